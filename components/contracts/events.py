@@ -1,0 +1,70 @@
+"""CloudEvents (https://github.com/cloudevents/spec/blob/v1.0.2) that pass between server, sidecar and trigger: types and alert payload."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.contracts.usecase import Moment
+
+# Seldon executor 1.19, request logger; binary content mode, see docs/reference/events.md.
+INFERENCE_REQUEST = "io.seldon.serving.inference.request"
+INFERENCE_RESPONSE = "io.seldon.serving.inference.response"
+INFERENCE_FEEDBACK = "io.seldon.serving.feedback"
+
+ALERT = "io.crispline.alert.v1"
+PERFORMANCE = "io.crispline.performance.v1"
+
+
+class Alert(BaseModel):
+    """One alert; its id derives from model, detector and window alone, so every replica and every restart emits the same one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    usecase: str
+    kind: Literal["data_drift", "joint_drift", "prediction_drift", "class_mix_drift", "segment_mix_drift", "lost_events", "data_quality"]
+    detector: str
+    model_version: str
+    release: str
+    window_start: Moment
+    window_end: Moment
+    rows: int
+    subject: str
+    statistic: float
+    threshold: float
+    effect: str
+    details: dict[str, float]
+
+
+class Performance(BaseModel):
+    """Performance of one model in one window: estimated until `labelled_share` allows measuring.
+
+    `sampling_error` and `backtest_error` are standard errors in units of the metric; an estimate assumes that there is no concept drift.
+    `explained`: what the inputs alone would lead one to expect (CBPE on the same rows); concept drift = measured below it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    usecase: str
+    model_version: str
+    window_start: Moment
+    window_end: Moment
+    as_of: Moment
+    kind: Literal["estimated", "measured"]
+    metric: str
+    value: float
+    low: float
+    high: float
+    threshold: float
+    rows: int
+    labelled_share: float
+    sampling_error: float
+    backtest_error: float
+    explained: float | None = None
+    concept_drift: bool = False
+    assumption: str = ""
+    slices: dict[str, float] = {}
+    outcomes: dict[str, int] = {}
