@@ -16,7 +16,7 @@ def contradictions(config: UseCase, features: FeatureSet) -> Iterator[Contradict
     yield from _quality(config)
     yield from _data(config)
     yield from _features(config, features)
-    yield from _evaluation(config, features)
+    yield from _evaluation(config)
     yield from _deployment(config)
     yield from _monitoring(config, features)
 
@@ -63,6 +63,12 @@ def _data(config: UseCase) -> Iterator[Contradiction]:
             )
     if label.group not in table.known_at:
         yield ("data", "label", "group"), f"no group {label.group!r} in known_at", f"use one of: {', '.join(table.known_at)}"
+    elif label.delay > table.known_at[label.group].latest:
+        yield (
+            ("data", "label", "delay"),
+            f"is longer than the {table.known_at[label.group].latest} after which group {label.group!r} is known at the latest",
+            f"make it shorter, or `latest` of {label.group!r} longer",
+        )
     if label.never_after <= label.delay:
         yield (
             ("data", "label", "never_after"),
@@ -86,13 +92,16 @@ def _features(config: UseCase, features: FeatureSet) -> Iterator[Contradiction]:
             yield ("features.py", "request_fields", name), f"table {data.prediction.table!r} has no column {name!r}", "declare it in usecase.yaml, or remove it"
         elif contract.protected:
             yield ("features.py", "request_fields", name), "is a protected attribute", "a protected attribute is evaluated, never used; remove it"
-        elif not _known_before(prediction, contract.known_at, data.prediction.lead):
+        elif not _known_before(prediction, contract.known_at):
             yield (
                 ("features.py", "request_fields", name),
                 f"becomes known with group {contract.known_at!r}, after the prediction moment ({data.prediction.lead} before the event)",
                 "use a column that is known by then, or a view over its history",
             )
     seen: set[str] = set(features.request_fields)
+    names = [view.name for view in features.views]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield ("features.py", name), "two views have this name", "rename one of them"
     for view in features.views:
         yield from _view(config, view, prediction)
         for name in view.feature_names:
@@ -101,8 +110,8 @@ def _features(config: UseCase, features: FeatureSet) -> Iterator[Contradiction]:
             seen.add(name)
 
 
-def _known_before(table: Table, group: str, lead: timedelta) -> bool:
-    """A group is usable at the prediction moment only when it is declared known before the event (latest = 0s means before: see docs)."""
+def _known_before(table: Table, group: str) -> bool:
+    """Only a group that is declared known before the prediction moment (`latest: 0s`) may be sent with a request."""
     return group in table.known_at and table.known_at[group].latest == timedelta(0)
 
 
@@ -128,7 +137,7 @@ def _view(config: UseCase, view: FeatureView, prediction: Table) -> Iterator[Con
         column = table.columns.get(feature.column)
         if column is None:
             yield ("features.py", view.name, feature.name), f"table {view.table!r} has no column {feature.column!r}", "declare it in usecase.yaml"
-        elif column.known_at != view.group and not table.known_at.get(column.known_at, table.known_at[view.group]).latest == timedelta(0):
+        elif column.known_at != view.group and table.known_at.get(column.known_at, table.known_at[view.group]).latest != timedelta(0):
             yield (
                 ("features.py", view.name, feature.name),
                 f"column {feature.column!r} becomes known with group {column.known_at!r}, not with the view's group {view.group!r}",
@@ -140,7 +149,7 @@ def _view(config: UseCase, view: FeatureView, prediction: Table) -> Iterator[Con
             yield ("features.py", view.name, feature.name), "share_above needs a threshold", "add threshold=..."
 
 
-def _evaluation(config: UseCase, features: FeatureSet) -> Iterator[Contradiction]:
+def _evaluation(config: UseCase) -> Iterator[Contradiction]:
     evaluation = config.evaluation
     slices = {part.name for part in evaluation.slices}
     columns = {column: contract for table in config.data.tables.values() for column, contract in table.columns.items()}

@@ -163,7 +163,7 @@ def _problem(file: Path, document: CommentedMap, detail: dict[str, Any]) -> Prob
     key = ".".join(str(part) for part in path)
     kind = str(detail["type"])
     if kind == "extra_forbidden":
-        message, remedy = "the key is unknown", _known_keys(document, path)
+        message, remedy = "the key is unknown", _known_keys(path)
     elif kind == "missing":
         message, remedy = "the key is missing", f"add `{path[-1]}:` under `{'.'.join(map(str, path[:-1])) or 'the top level'}`"
     else:
@@ -172,7 +172,7 @@ def _problem(file: Path, document: CommentedMap, detail: dict[str, Any]) -> Prob
     return Problem(file, _line(document, path), key, message, remedy)
 
 
-def _known_keys(document: CommentedMap, path: list[Any]) -> str:
+def _known_keys(path: list[Any]) -> str:
     """Names the keys that the section does have, nearest first."""
     import difflib
 

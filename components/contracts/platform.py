@@ -36,6 +36,7 @@ class Platform(BaseModel):
     lineage_uri: str
     feature_server_url: str = ""
     trigger_url: str = ""
+    claims_uri: str = ""  # the retrain trigger's claims: sqlite:///<file> embedded
 
     @classmethod
     def embedded(cls, state: Path, **ports: str) -> Platform:
@@ -53,6 +54,7 @@ class Platform(BaseModel):
             labels_uri=str(state / "labels"),
             gitops_repository=str(state / "gitops"),
             lineage_uri=str(state / "lineage" / "openlineage.jsonl"),
+            claims_uri=f"sqlite:///{state / 'trigger' / 'claims.db'}",
             **ports,
         )
 

@@ -128,7 +128,7 @@ class KnownAt(Section):
     """When a group of columns becomes known. The source delivers it as the timestamp column `known_at_<group>`."""
 
     description: Text
-    latest: Duration = Field(description="longest time after the event by which the group is known; freshness is judged against it")
+    latest: Duration = Field(description="longest time after the event by which the group is known; 0s: known before the prediction moment already")
 
 
 class Table(Section):
@@ -142,6 +142,7 @@ class Table(Section):
     columns: dict[Name, Column] = Field(min_length=1)
     minimum_rows_per_day: float = 0.0
     maximum_volume_change: float = Field(default=3.0, gt=1, description="factor against the median of earlier periods that stops the pipeline")
+    maximum_overdue_share: Share = Field(default=0.05, description="share of rows whose group is not known by its `latest` that stops the pipeline")
 
 
 class Label(Section):

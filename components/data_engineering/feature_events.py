@@ -1,0 +1,79 @@
+"""Reads, at exactly the recorded versions, the rows that a feature view is computed from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from components.contracts.artifacts import DataVersion
+from components.contracts.features import FeatureView
+from components.contracts.loading import LoadedUseCase
+from components.data_engineering.feature_tables import KNOWN_AT, lookback
+from components.data_engineering.lake import table_uri
+
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+def read_events(
+    lake_uri: str, usecase: LoadedUseCase, data_version: DataVersion, view: FeatureView, first_tick: datetime, known_before: datetime
+) -> pd.DataFrame:
+    """Rows that matter for the ticks of `view` from `first_tick` on, known before `known_before`.
+
+    Columns: `known_at`, the entity columns, the features' columns. Columns that an earlier group of the table holds (a flight's origin stands in
+    its schedule) are joined by the table's key; such a row counts as known when both of its parts are.
+    """
+    limit = lookback(view)
+    known_from = datetime(1970, 1, 1, tzinfo=UTC) if limit is None else first_tick - limit
+    table = usecase.config.data.tables[view.table]
+    wanted = list(dict.fromkeys([*view.entity, *(feature.column for feature in view.features)]))
+    always = {*table.key, table.event_time}
+    other: dict[str, list[str]] = {}
+    for column in wanted:
+        group = table.columns[column].known_at
+        if group != view.group and column not in always:
+            other.setdefault(group, []).append(column)
+    own = [column for column in wanted if not any(column in columns for columns in other.values())]
+    period = [(KNOWN_AT, ">=", pa.scalar(known_from, _TIMESTAMP)), (KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP))]
+    rows = read_rows(lake_uri, data_version, view.table, view.group, [*table.key, table.event_time, *own], period)
+    for group, columns in other.items():
+        rows = _joined(lake_uri, data_version, view.table, group, table.key, table.event_time, columns, rows, known_before)
+    return rows[[KNOWN_AT, *wanted]]
+
+
+def _joined(
+    lake_uri: str,
+    data_version: DataVersion,
+    table: str,
+    group: str,
+    key: list[str],
+    event_time: str,
+    columns: list[str],
+    rows: pd.DataFrame,
+    known_before: datetime,
+) -> pd.DataFrame:
+    if rows.empty:
+        return rows.assign(**{column: pd.Series(dtype=object) for column in columns})
+    first, last = rows[event_time].min(), rows[event_time].max()
+    filters = [
+        (event_time, ">=", pa.scalar(first, _TIMESTAMP)),
+        (event_time, "<=", pa.scalar(last, _TIMESTAMP)),
+        (KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP)),
+    ]
+    part = read_rows(lake_uri, data_version, table, group, [*key, *columns], filters)
+    merged = rows.merge(part.rename(columns={KNOWN_AT: "_known_at"}), on=key, how="inner", validate="many_to_one")
+    return merged.assign(**{KNOWN_AT: merged[[KNOWN_AT, "_known_at"]].max(axis=1)}).drop(columns="_known_at")
+
+
+def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, columns: list[str], filters: list[tuple[str, str, Any]]) -> pd.DataFrame:
+    """Columns and `known_at` of one group's rows that pass `filters` (of `deltalake`), at exactly the recorded version.
+
+    Delta's statistics by file spare opening what the filters exclude.
+    """
+    recorded = data_version.tables[f"{table}.{group}"]
+    delta = DeltaTable(table_uri(lake_uri, data_version.usecase, table, group), version=recorded.version)
+    frame: pd.DataFrame = delta.to_pyarrow_table(filters=filters, columns=list(dict.fromkeys([*columns, KNOWN_AT]))).to_pandas()
+    return frame

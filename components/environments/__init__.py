@@ -1,0 +1,1 @@
+"""The environments that steps run in: one uv project each, and the names of their images."""

@@ -1,0 +1,1 @@
+"""Phase 6: detectors, the sidecar, live performance and the retrain trigger."""

@@ -1,0 +1,242 @@
+"""The verdict on a closed window of one model: drift results, lost events, the alerts and check records that follow, and its file in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import JsonValue
+from upath import UPath
+
+from components.contracts.errors import IntegrityError
+from components.contracts.events import Alert
+from components.contracts.records import Lineage, Record, RecordStore, record_id
+from components.contracts.storage import write_atomically
+from components.contracts.usecase import Moment, Monitoring
+from components.monitoring.detectors.base import PROBABILITY, AlertKind, DetectorResult, Frozen
+from components.monitoring.prediction_log import features_of
+from components.monitoring.windows import ClosedWindows, LostEvents, Window
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from components.monitoring.detectors.fitting import DetectorSet
+
+LOST_EVENTS: Literal["lost_events"] = "lost_events"
+_DOWNSTREAM = ("joint_drift", "prediction_drift", "class_mix_drift")  # what a broken input moves along with itself
+_CHECKS = {
+    "data_drift": ("data_drift", "joint_drift", "prediction_drift", "data_quality"),
+    "mix_drift": ("class_mix_drift", "segment_mix_drift"),
+}
+
+
+class WindowDrift(Frozen):
+    """One model in one window. `attributed`: detectors that alarmed only in the wake of a data-quality fault, so without an alert."""
+
+    usecase: str
+    model_version: str
+    release: str
+    window_start: Moment
+    window_end: Moment
+    rows: int
+    outcome: Literal["tested", "too_few_rows", "untested"]
+    reason: str
+    results: tuple[DetectorResult, ...]
+    attributed: tuple[str, ...]
+    answers_seen: int
+    answers_lost: int
+
+
+def judge_window(
+    usecase: str, monitoring: Monitoring, window: Window, rows: pd.DataFrame, detectors: DetectorSet | str, lost: LostEvents | None
+) -> WindowDrift:
+    """`rows`: one model's rows of the prediction log. `detectors`: the model's own, or why there are none."""
+    results: tuple[DetectorResult, ...] = ()
+    attributed: tuple[str, ...] = ()
+    outcome: Literal["tested", "too_few_rows", "untested"]
+    if isinstance(detectors, str):
+        outcome, reason = "untested", detectors
+    elif len(rows) < monitoring.minimum_rows:
+        outcome, reason = "too_few_rows", f"{len(rows)} rows, at least {monitoring.minimum_rows} are needed"
+    else:
+        frame = features_of(rows, detectors.file.feature_names).assign(**{PROBABILITY: rows["probability"].to_numpy()})
+        results, attributed = attribute_to_faults(detectors.test(frame))
+        outcome, reason = "tested", "compared with the model's own reference"
+    return WindowDrift(
+        usecase=usecase,
+        model_version=str(rows["model_version"].iloc[0]),
+        release=str(rows["release"].iloc[-1]),
+        window_start=window.start,
+        window_end=window.end,
+        rows=len(rows),
+        outcome=outcome,
+        reason=reason,
+        results=results,
+        attributed=attributed,
+        answers_seen=lost.seen if lost else 0,
+        answers_lost=lost.lost if lost else 0,
+    )
+
+
+def attribute_to_faults(results: Sequence[DetectorResult]) -> tuple[tuple[DetectorResult, ...], tuple[str, ...]]:
+    """Tell faults from drift: where values went missing, neither the same column's drift nor what it does downstream is an alert of its own.
+
+    Returns the results, with those alarms taken back, and the names of the detectors concerned. Statistics stay as they are.
+    """
+    faulty = {part.part for result in results if result.kind == "data_quality" and result.alarm for part in result.parts if part.alarm}
+    if not faulty:
+        return tuple(results), ()
+    kept, attributed = [], []
+    for result in results:
+        others = [part for part in result.parts if part.alarm and part.part not in faulty]
+        by_column = result.kind in ("data_drift", "segment_mix_drift") and not others
+        if result.alarm and (result.kind in _DOWNSTREAM or by_column):
+            attributed.append(result.detector)
+            result = result.model_copy(update={"alarm": False, "effect": f"follows from missing values of {', '.join(sorted(faulty))}: {result.effect}"})
+        elif result.alarm and result.kind == "data_drift":
+            result = result.model_copy(update={"subject": ", ".join(part.part for part in others), "effect": "; ".join(part.text for part in others[:5])})
+        kept.append(result)
+    return tuple(kept), tuple(attributed)
+
+
+def alerts_of(drift: WindowDrift, monitoring: Monitoring) -> list[Alert]:
+    """One alert for each detector that alarmed, and one for lost events above the limit."""
+
+    def alert(
+        kind: AlertKind | Literal["lost_events"], detector: str, subject: str, statistic: float, threshold: float, effect: str, details: dict[str, float]
+    ) -> Alert:
+        return Alert(
+            id=alert_id(drift.usecase, drift.model_version, detector, drift.window_start),
+            usecase=drift.usecase,
+            kind=kind,
+            detector=detector,
+            model_version=drift.model_version,
+            release=drift.release,
+            window_start=drift.window_start,
+            window_end=drift.window_end,
+            rows=drift.rows,
+            subject=subject,
+            statistic=statistic,
+            threshold=threshold,
+            effect=effect,
+            details=details,
+        )
+
+    found = [
+        alert(
+            result.kind,
+            result.detector,
+            result.subject,
+            result.statistic,
+            result.threshold,
+            result.effect,
+            {part.part: part.effect for part in result.parts if part.alarm} | {"calibrated_p_value": result.p_value},
+        )
+        for result in drift.results
+        if result.alarm
+    ]
+    lost = LostEvents(drift.answers_seen, drift.answers_lost)
+    if lost.share > monitoring.maximum_lost_share:
+        effect = f"{lost.lost} of {lost.seen + lost.lost} answers are not in the log ({100 * lost.share:.1f}%)"
+        found.append(
+            alert(LOST_EVENTS, LOST_EVENTS, "prediction log", lost.share, monitoring.maximum_lost_share, effect, {"seen": lost.seen, "lost": lost.lost})
+        )
+    return found
+
+
+def alert_id(usecase: str, model_version: str, detector: str, window_start: Moment) -> str:
+    return record_id(usecase, model_version, detector, window_start)
+
+
+def alert_record(alert: Alert) -> Record:
+    """The decision to alert, as a record under the alert's own id."""
+    return Record(
+        kind="alert",
+        id=alert.id,
+        usecase=alert.usecase,
+        event_time=alert.window_end,
+        outcome=alert.kind,
+        reason=alert.effect,
+        inputs={"statistic": alert.statistic, "rows": alert.rows},
+        thresholds={"statistic": alert.threshold},
+        details={"alert": alert.model_dump(mode="json")},
+        lineage=Lineage(model_version=alert.model_version, release=alert.release),
+    )
+
+
+def check_records(drift: WindowDrift, monitoring: Monitoring) -> list[Record]:
+    """Evidence for the risks that monitoring covers: data_drift, mix_drift (where tested) and lost_events."""
+    records = []
+    for check, kinds in _CHECKS.items():
+        results = [result for result in drift.results if result.kind in kinds]
+        if results:
+            alarms = [result for result in results if result.alarm]
+            reason = "; ".join(result.effect for result in alarms) or f"{len(results)} detectors, none above its limit"
+            statistics: dict[str, JsonValue] = {result.detector: result.statistic for result in results}
+            thresholds: dict[str, JsonValue] = {result.detector: result.threshold for result in results}
+            records.append(_check(drift, check, not alarms, reason, statistics, thresholds))
+    lost = LostEvents(drift.answers_seen, drift.answers_lost)
+    reason = f"{lost.lost} of {lost.seen + lost.lost} answers are not in the log"
+    records.append(
+        _check(drift, "lost_events", lost.share <= monitoring.maximum_lost_share, reason, {"share": lost.share}, {"share": monitoring.maximum_lost_share})
+    )
+    return records
+
+
+def store_once(store: RecordStore, record: Record) -> Record:
+    """Append, or take what another replica has stored for the same window: an issued alert does not change when late rows come."""
+    try:
+        return store.append(record)
+    except IntegrityError:
+        return store.get(record.kind, record.id)
+
+
+def save_drift(drift: WindowDrift, closed: ClosedWindows) -> None:
+    write_atomically(closed.folder(drift.window_start) / f"model-{drift.model_version}.json", drift.model_dump_json(indent=1).encode())
+
+
+def read_window_drifts(prediction_log_uri: str, usecase: str) -> list[WindowDrift]:
+    """All judged windows of a use case in order of window and model."""
+    root = UPath(prediction_log_uri) / usecase / "windows"
+    if not root.exists():
+        return []
+    files = [
+        path for folder in root.iterdir() if folder.is_dir() for path in folder.iterdir() if path.name.startswith("model-") and path.name.endswith(".json")
+    ]
+    found = [WindowDrift.model_validate_json(path.read_text()) for path in files]
+    return sorted(found, key=lambda drift: (drift.window_start, drift.model_version))
+
+
+def read_drift(prediction_log_uri: str, usecase: str) -> pd.DataFrame:
+    """Every tested part over time, for reports: columns usecase, model_version, release, window_start, window_end, rows, detector, kind, part (the
+    feature, for kind data_drift), statistic, threshold, p_value, effect, unit, text, alarm, attributed."""
+    import pandas as pd
+
+    shared = ["usecase", "model_version", "release", "window_start", "window_end", "rows"]
+    columns = [*shared, "detector", "kind", "part", "statistic", "threshold", "p_value", "effect", "unit", "text", "alarm", "attributed"]
+    rows = [
+        {**drift.model_dump(include=set(shared)), **part.model_dump(), "detector": result.detector, "kind": result.kind}
+        | {"attributed": result.detector in drift.attributed}
+        for drift in read_window_drifts(prediction_log_uri, usecase)
+        for result in drift.results
+        for part in result.parts
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    for name in ("window_start", "window_end"):
+        frame[name] = pd.to_datetime(frame[name], utc=True)
+    return frame
+
+
+def _check(drift: WindowDrift, check: str, passed: bool, reason: str, inputs: dict[str, JsonValue], thresholds: dict[str, JsonValue]) -> Record:
+    return Record(
+        kind="check",
+        id=record_id(drift.usecase, check, drift.model_version, drift.window_start),
+        usecase=drift.usecase,
+        event_time=drift.window_end,
+        outcome="passed" if passed else "failed",
+        reason=reason,
+        inputs=inputs,
+        thresholds=thresholds,
+        details={"check": check, "rows": drift.rows},
+        lineage=Lineage(model_version=drift.model_version, release=drift.release),
+    )

@@ -1,0 +1,242 @@
+"""The durable prediction log: Parquet files `<uri>/<usecase>/date=YYYY-MM-DD/<hash>.parquet`, partitioned by the prediction moment's date (UTC).
+
+A file's name is the hash of the rows' identities in it, so moving the same rows again writes the same file. Files are immutable and written
+whole; several writers and readers need no lock. The same row may stand in two files (a batch cut differently after a crash, a compaction
+under way): reading removes the repetition.
+
+Columns: those of `LoggedPrediction`, with `features` spread into `feature.<name>` (numbers and truth values as double, text as text; a
+feature that is missing in all rows of a file is no column of it and reads as null), `feature_times` as JSON text and `warnings` as a list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from upath import UPath
+
+from components.contracts.errors import CrisplineError, InvalidData
+from components.contracts.serving import FeatureValue, LoggedPrediction
+from components.contracts.storage import write_atomically
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+FEATURE_PREFIX = "feature."
+BATCH_PREDICTOR = "batch"  # the predictor's name of batch scoring: its moments lie ahead of service, so windows and watermark leave it out
+_PLAIN = ("id", "usecase", "predictor", "entity", "model_version", "release", "feature_set", "probability", "decision", "warnings", "instance", "sequence")
+_MOMENTS = ("prediction_moment", "event_time", "received")
+_READ_ATTEMPTS = 5  # a compaction may remove a file between its listing and its reading; what replaced it is listed the next time
+
+
+class PredictionLog:
+    """Every prediction of every replica, model and batch run. `uri` is a path or an fsspec URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.root = UPath(uri)
+
+    def append(self, rows: Sequence[LoggedPrediction]) -> int:
+        """Write rows durably; return how many stand in files that did not exist before. Raises as `append_new` does."""
+        return len(self.append_new(rows))
+
+    def append_new(self, rows: Sequence[LoggedPrediction]) -> list[LoggedPrediction]:
+        """Write rows durably; return those in files that did not exist before. Appending the same rows again writes nothing.
+
+        Raises InvalidData when one feature holds numbers in one row and text in another of the same release; nothing is then written.
+        """
+        groups: dict[tuple[str, date, str], list[LoggedPrediction]] = defaultdict(list)
+        for row in rows:
+            groups[(row.usecase, row.prediction_moment.astimezone(UTC).date(), row.release)].append(row)
+        files: dict[UPath, tuple[list[LoggedPrediction], bytes]] = {}
+        for (usecase, day, _), group in sorted(groups.items()):
+            unique = {_identity(row): row for row in sorted(group, key=_order)}
+            path = self._day(usecase, day) / f"{_file_name(list(unique))}.parquet"
+            if not path.exists():
+                files[path] = (list(unique.values()), _parquet(list(unique.values())))
+        for path, (_, content) in files.items():
+            write_atomically(path, content)
+        return [row for group, _ in files.values() for row in group]
+
+    def read(self, usecase: str, start: datetime, end: datetime, model_version: str | None = None, predictor: str | None = None) -> pd.DataFrame:
+        """The rows with `start <= prediction_moment < end`, once each, in order of prediction moment and id.
+
+        Of several rows under one id (a client repeated its request id) the one received first is kept. An empty result has the plain columns.
+        """
+        wanted = {"model_version": model_version, "predictor": predictor}
+        conditions = [f"{name} = ${name}" for name, value in wanted.items() if value is not None]
+        query = f"""
+            SELECT * FROM log WHERE {" AND ".join(["prediction_moment >= $start AND prediction_moment < $end", *conditions])}
+            QUALIFY row_number() OVER (PARTITION BY predictor, id ORDER BY received, instance, sequence) = 1
+            ORDER BY prediction_moment, id
+        """  # noqa: S608 - the conditions are ours, the values are parameters
+        return self._query(usecase, start, end, query, {name: value for name, value in wanted.items() if value is not None})
+
+    def answers(self, usecase: str, start: datetime, end: datetime) -> pd.DataFrame:
+        """The numbered answers: columns instance, sequence, model_version, release, predictor, first (lowest prediction moment in the answer), rows."""
+        query = """
+            SELECT instance, sequence, any_value(model_version) AS model_version, any_value(release) AS release, any_value(predictor) AS predictor,
+                   min(prediction_moment) AS first, count(DISTINCT id) AS rows
+            FROM log WHERE prediction_moment >= $start AND prediction_moment < $end
+            GROUP BY instance, sequence ORDER BY instance, sequence
+        """
+        return self._query(usecase, start, end, query, {})
+
+    def latest(self, usecase: str) -> datetime | None:
+        """The highest prediction moment that any replica has served (batch scoring aside), or None for an empty log: the clock of all windows."""
+        for day in reversed(self.days(usecase)):
+            start = datetime.combine(day, datetime.min.time(), UTC)
+            query = "SELECT max(prediction_moment) AS latest FROM log WHERE predictor <> $batch AND prediction_moment >= $start AND prediction_moment < $end"
+            found = self._query(usecase, start, start + timedelta(days=1), query, {"batch": BATCH_PREDICTOR})
+            if not found["latest"].isna().iloc[0]:
+                moment: datetime = found["latest"].iloc[0].to_pydatetime()
+                return moment.astimezone(UTC)
+        return None
+
+    def days(self, usecase: str) -> list[date]:
+        """The dates (UTC) that have rows, in order."""
+        folder = self.root / usecase
+        if not folder.exists():
+            return []
+        return sorted(date.fromisoformat(path.name.removeprefix("date=")) for path in folder.iterdir() if path.name.startswith("date="))
+
+    def compact(self, usecase: str, day: date) -> int:
+        """Merge a day's files into one per release; return how many files were merged. Safe while others read, append or compact."""
+        files = self.files(usecase, day)
+        by_schema: dict[str, list[tuple[UPath, Any]]] = defaultdict(list)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        for path in files:
+            try:
+                table = pq.read_table(io.BytesIO(path.read_bytes()))
+            except FileNotFoundError:
+                return 0  # somebody else is compacting this day
+            by_schema[str(table.column("release")[0].as_py())].append((path, table))
+        merged = 0
+        for parts in by_schema.values():
+            if len(parts) < 2:
+                continue
+            whole = pa.concat_tables([table for _, table in parts], promote_options="permissive").sort_by(
+                [("prediction_moment", "ascending"), ("id", "ascending"), ("received", "ascending")]
+            )
+            keys = [tuple(row.values()) for row in whole.select(["predictor", "id", "instance", "sequence"]).to_pylist()]
+            first = {key: number for number, key in reversed(list(enumerate(keys)))}
+            whole = pc.take(whole, pa.array(sorted(first.values())))
+            path = self._day(usecase, day) / f"{_file_name([str(key) for key in first])}.parquet"
+            buffer = io.BytesIO()
+            pq.write_table(whole, buffer, compression="zstd")
+            write_atomically(path, buffer.getvalue())
+            for old, _ in parts:
+                if old.name != path.name:
+                    old.unlink(missing_ok=True)
+            merged += len(parts)
+        return merged
+
+    def _query(self, usecase: str, start: datetime, end: datetime, query: str, parameters: Mapping[str, str]) -> pd.DataFrame:
+        for attempt in range(_READ_ATTEMPTS):
+            files = self._files_between(usecase, start, end)
+            if not files:
+                return _empty()
+            connection = self._connect()
+            try:
+                relation = f"CREATE VIEW log AS SELECT * FROM read_parquet({[str(path) for path in files]!r}, union_by_name = true, hive_partitioning = false)"  # noqa: S608 - the log's own file names
+                connection.execute(relation)
+                bounds = {"start": start, "end": end} if "$start" in query else {}
+                frame: pd.DataFrame = connection.execute(query, {**bounds, **parameters}).df()
+                return frame
+            except Exception as error:
+                if attempt == _READ_ATTEMPTS - 1 or all(path.exists() for path in files):
+                    raise CrisplineError(
+                        f"the prediction log {self.root} cannot be read: {error}\n    remedy: check the files of the dates asked for"
+                    ) from error
+            finally:
+                connection.close()
+        raise AssertionError("unreachable")
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        connection = duckdb.connect(config={"threads": "2"})
+        connection.execute("SET TimeZone = 'UTC'")
+        if self.root.protocol not in ("", "file", "local"):
+            connection.register_filesystem(self.root.fs)
+        return connection
+
+    def _day(self, usecase: str, day: date) -> UPath:
+        return self.root / usecase / f"date={day.isoformat()}"
+
+    def files(self, usecase: str, day: date) -> list[UPath]:
+        """The files of one date."""
+        folder = self._day(usecase, day)
+        return sorted((path for path in folder.iterdir() if path.name.endswith(".parquet") and not path.name.startswith(".")), key=lambda path: path.name)
+
+    def _files_between(self, usecase: str, start: datetime, end: datetime) -> list[UPath]:
+        first, last = start.astimezone(UTC).date(), end.astimezone(UTC).date()
+        return [path for day in self.days(usecase) if first <= day <= last for path in self.files(usecase, day)]
+
+
+def feature_columns(frame: pd.DataFrame) -> dict[str, str]:
+    """Feature name by column of a frame that `PredictionLog.read` returned."""
+    return {column: column.removeprefix(FEATURE_PREFIX) for column in frame.columns if column.startswith(FEATURE_PREFIX)}
+
+
+def features_of(frame: pd.DataFrame, feature_names: Sequence[str]) -> pd.DataFrame:
+    """The model's input columns, in its order, out of a frame that `PredictionLog.read` returned; a feature that no row has is all missing."""
+    columns = [FEATURE_PREFIX + name for name in feature_names]
+    return frame.reindex(columns=columns).rename(columns=dict(zip(columns, feature_names, strict=True)))
+
+
+def _identity(row: LoggedPrediction) -> str:
+    return str((row.predictor, row.id, row.instance, row.sequence))
+
+
+def _order(row: LoggedPrediction) -> tuple[datetime, str, str, int]:
+    return row.prediction_moment, row.id, row.instance, row.sequence
+
+
+def _file_name(identities: list[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(identities)).encode()).hexdigest()[:32]
+
+
+def _parquet(rows: list[LoggedPrediction]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    moment = pa.timestamp("us", tz="UTC")
+    columns: dict[str, Any] = {name: pa.array([getattr(row, name) for row in rows]) for name in _PLAIN if name != "warnings"}
+    columns["warnings"] = pa.array([row.warnings for row in rows], pa.list_(pa.string()))
+    columns |= {name: pa.array([getattr(row, name) for row in rows], moment) for name in _MOMENTS}
+    columns["feature_times"] = pa.array(
+        [json.dumps({view: None if at is None else at.astimezone(UTC).isoformat() for view, at in row.feature_times.items()}) for row in rows]
+    )
+    for name in sorted({name for row in rows for name in row.features}):
+        values = [row.features.get(name) for row in rows]
+        if any(value is not None for value in values):
+            columns[FEATURE_PREFIX + name] = _feature_array(name, values)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _feature_array(name: str, values: list[FeatureValue]) -> Any:
+    import pyarrow as pa
+
+    texts = [value is None or isinstance(value, str) for value in values]
+    if all(texts):
+        return pa.array(values, pa.string())
+    if any(isinstance(value, str) for value in values):
+        raise InvalidData(f"feature {name!r} holds text in one row and numbers in another\n    remedy: the server must send each feature in its declared type")
+    return pa.array([None if value is None or isinstance(value, str) else float(value) for value in values], pa.float64())
+
+
+def _empty() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({name: pd.Series(dtype="datetime64[us, UTC]" if name in _MOMENTS else "object") for name in (*_PLAIN, *_MOMENTS, "feature_times")})

@@ -1,0 +1,1 @@
+"""The sidecar beside a Seldon server: receives its request-log events, fills the prediction log, closes windows, sends alerts."""

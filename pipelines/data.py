@@ -1,0 +1,18 @@
+"""Data: a period enters the lake, is validated, becomes features, and what serving needs of it goes online."""
+
+from kfp import dsl
+
+from components.data_engineering.component import ingest, validate
+from components.data_engineering.features_component import build_features, materialise
+from pipelines.caching import always
+
+
+@dsl.pipeline(name="data", description="Ingest a period, validate it, build features on the new version, materialise the online store.")
+def pipeline(usecase: str, start: str, end: str, training_start: str = "") -> None:
+    """The period is [start, end) by the moment at which a row became known; moments are RFC 3339. Without `training_start`
+    features go back as far as the use case says. Invalid data end the run as failed."""
+    ingested = always(ingest(usecase=usecase, start=start, end=end))
+    version = ingested.outputs["data_version"]
+    validated = always(validate(usecase=usecase, start=start, end=end, data_version=version))
+    build_features(usecase=usecase, data_version=version, training_start=training_start).after(validated)
+    always(materialise(usecase=usecase, data_version=version, start=start, end=end).after(validated))
