@@ -7,7 +7,7 @@ from components.data_engineering.features_component import build_features, mater
 from pipelines.caching import always
 
 
-@dsl.pipeline(name="data", description="Ingest a period, validate it, build features on the new version, materialise the online store.")
+@dsl.pipeline(name="data", description="Ingest a period, validate it, build features on the new version, materialise the online store.")  # type: ignore[untyped-decorator]
 def pipeline(usecase: str, start: str, end: str, training_start: str = "") -> None:
     """The period is [start, end) by the moment at which a row became known; moments are RFC 3339. Without `training_start`
     features go back as far as the use case says. Invalid data end the run as failed."""

@@ -35,7 +35,7 @@ class Platform(BaseModel):
     gitops_repository: str
     lineage_uri: str
     feature_server_url: str = ""
-    trigger_url: str = ""
+    trigger_url: str = ""  # where the retrain trigger takes events: http://host:port/events
     claims_uri: str = ""  # the retrain trigger's claims: sqlite:///<file> embedded
 
     @classmethod

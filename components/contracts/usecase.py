@@ -213,6 +213,7 @@ class Model(Section):
     seed: int
     calibration: Literal["isotonic", "sigmoid"]
     validation_share: Share = Field(description="latest share of the training period (by time) for early stopping and tuning")
+    outage_share: Share = Field(description="share of the training rows in which a feature view is made missing, each view on its own, to rehearse an outage")
     test_period: Duration = Field(description="latest labelled period, never trained on, that the gates judge on")
     quality: Quality
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from upath import UPath
 
 from components.contracts.artifacts import DataVersion
 from components.contracts.features import FeatureView
@@ -69,11 +73,32 @@ def _joined(
 
 
 def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, columns: list[str], filters: list[tuple[str, str, Any]]) -> pd.DataFrame:
-    """Columns and `known_at` of one group's rows that pass `filters` (of `deltalake`), at exactly the recorded version.
+    """Columns and `known_at` of one group's rows that pass `filters` (column, operator, Arrow scalar), at exactly the recorded version.
 
-    Delta's statistics by file spare opening what the filters exclude.
+    Only the files whose statistics allow a hit are opened. `DeltaTable.to_pyarrow_table` does that, too, but makes a fragment of every file
+    first: with one file per ingested day that is most of the time of a publication after some months.
     """
     recorded = data_version.tables[f"{table}.{group}"]
-    delta = DeltaTable(table_uri(lake_uri, data_version.usecase, table, group), version=recorded.version)
-    frame: pd.DataFrame = delta.to_pyarrow_table(filters=filters, columns=list(dict.fromkeys([*columns, KNOWN_AT]))).to_pandas()
+    root = UPath(table_uri(lake_uri, data_version.usecase, table, group))
+    delta = DeltaTable(str(root), version=recorded.version)
+    wanted = list(dict.fromkeys([*columns, KNOWN_AT]))
+    parts = []
+    for path in _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters):
+        with (root / path).open("rb") as file:
+            parts.append(pq.read_table(file, columns=wanted, filters=filters))
+    if not parts:
+        schema = pa.schema(delta.schema().to_arrow())
+        parts = [pa.schema([schema.field(name) for name in wanted]).empty_table()]
+    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
     return frame
+
+
+def _matching_files(files: pa.Table, filters: list[tuple[str, str, Any]]) -> list[str]:
+    """Paths of the files that may hold a matching row; a file without statistics may. Sorted, so that a version is always read in one order."""
+    keep = np.ones(files.num_rows, dtype=bool)
+    for column, operator, value in filters:
+        bound = f"max.{column}" if operator in (">", ">=") else f"min.{column}"
+        if bound in files.column_names:
+            compare = pc.greater_equal if operator in (">", ">=") else pc.less_equal
+            keep &= pc.fill_null(compare(files[bound].cast(value.type), value), True).to_numpy(zero_copy_only=False)
+    return sorted(files["path"].filter(pa.array(keep)).to_pylist())

@@ -21,7 +21,7 @@ from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.contracts.storage import write_atomically
 from components.data_engineering.content_hash import ContentHash
-from components.data_engineering.entities import ENTITY, PREDICTION_MOMENT, read_entities
+from components.data_engineering.entities import PREDICTION_MOMENT, read_entities
 from components.data_engineering.feature_events import read_events
 from components.data_engineering.feature_repository import feature_references, offline_store
 from components.data_engineering.feature_tables import EVENT_TIMESTAMP, STAMP, build_view, join_key_columns, tick_key, tick_numbers

@@ -41,25 +41,28 @@ class GitRepository:
 
     @property
     def exists(self) -> bool:
-        return (self.folder / ".git").exists()
-
-    def create(self) -> None:
-        """Make the folder a repository with an empty first commit, unless it is one."""
-        if self.exists:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _run(["git", "init", "--quiet", f"--initial-branch={BRANCH}", "--template=", str(self.folder)], {})
-        tree = self._git("mktree", stdin=b"")
-        first = self._git("commit-tree", tree, "-m", "An empty repository for released models", moment=None)
-        self._git("update-ref", f"refs/heads/{BRANCH}", first, "0" * 40)
+        """Whether it has a first commit; one that is just being made does not exist yet."""
+        return (self.folder / ".git").exists() and self._has(BRANCH)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time; waits for another one."""
-        self.create()
-        with (self.folder / ".git" / "crispline.lock").open("w") as lock:
+        """One writer at a time; waits for another one, and makes the repository, with an empty first commit, if there is none."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.exists:
+                self._create()
             yield
+
+    def _create(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        _run(["git", "init", "--quiet", f"--initial-branch={BRANCH}", "--template=", str(self.folder)], {})
+        tree = self._git("mktree", stdin=b"")
+        first = self._git("commit-tree", tree, "-m", "An empty repository for released models")
+        self._git("update-ref", f"refs/heads/{BRANCH}", first, "0" * 40)
+
+    def _has(self, branch: str) -> bool:
+        return bool(self._git("for-each-ref", f"refs/heads/{branch}"))
 
     def commit_file(self, path: str, content: bytes, message: str, moment: datetime, branch: str = BRANCH) -> str:
         """Commit `content` as `path` and nothing else; return the commit. Author date is `moment` (business time), committer date the clock.
@@ -92,7 +95,7 @@ class GitRepository:
 
     def history(self, path: str, branch: str = BRANCH) -> list[FileVersion]:
         """Every committed version of one file, newest first."""
-        if not self.exists or not self._git("for-each-ref", f"refs/heads/{branch}"):
+        if not self.exists or not self._has(branch):
             return []
         separator = "\x1f"
         log = self._git("log", "--topo-order", f"--format=%H{separator}%(trailers:only,unfold){separator}%x00", f"refs/heads/{branch}", "--", path)

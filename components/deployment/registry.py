@@ -36,14 +36,15 @@ def register(platform: Platform, usecase: str, run_id: str, model_uri: str, mode
     version = find_version(client, usecase, model_version, run_id)
     if version is None:
         tags = {VERSION_TAG: model_version, GATES_TAG: gates.id, "crispline.cause": gates.lineage.cause, "crispline.as_of": format_moment(as_of)}
-        created = client.create_model_version(usecase, model_uri, run_id=run_id, tags=tags, description=gates.reason)
-        version = created
+        version = client.create_model_version(usecase, model_uri, run_id=run_id, tags=tags, description=gates.reason)
     client.set_registered_model_alias(usecase, CHALLENGER, version.version)
-    number = str(version.version)
-    RecordStore(platform.records_uri).append(
+    number, id, store = str(version.version), record_id("registration", usecase, run_id, model_version), RecordStore(platform.records_uri)
+    if store.find("registration", id) is not None:
+        return number
+    store.append(
         Record(
             kind="registration",
-            id=record_id("registration", usecase, run_id, model_version),
+            id=id,
             usecase=usecase,
             event_time=as_of,
             outcome="registered",

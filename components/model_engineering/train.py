@@ -21,6 +21,7 @@ from components.contracts.loading import LoadedUseCase
 from components.contracts.usecase import Business
 from components.model_engineering.boosting import FitData, fit_booster, predict_raw
 from components.model_engineering.calibration import fit_calibrator, log_loss, split_validation
+from components.model_engineering.outages import rehearse_outages
 from components.model_engineering.rows import LabelledRows, encoding_of, labelled_rows
 from components.model_server.scoring import CALIBRATOR_FILE, MODEL_FILE, Calibrator, save_model
 
@@ -38,6 +39,7 @@ class Training(BaseModel):
     dataset_hash: str
     parameters: dict[str, float | int | str]
     seed: int
+    outage_share: float
     rows: dict[str, int]
     metrics: dict[str, float]
 
@@ -53,7 +55,9 @@ class Prepared:
 def prepare(usecase: LoadedUseCase, dataset: pd.DataFrame) -> Prepared:
     """Training rows, and the validation rows cut into stopping and calibration rows. Test and embargo rows are never looked at."""
     stopping, calibration = split_validation(labelled_rows(dataset, "validation"))
-    return Prepared(FitData(encoding_of(usecase), labelled_rows(dataset, "train"), stopping), calibration)
+    model = usecase.config.model
+    train_rows = rehearse_outages(labelled_rows(dataset, "train"), usecase.features, model.outage_share, model.seed)
+    return Prepared(FitData(encoding_of(usecase), train_rows, stopping), calibration)
 
 
 def decision_threshold(business: Business) -> float:
@@ -109,6 +113,7 @@ def train(
         dataset_hash=manifest.content_hash,
         parameters=dict(parameters),
         seed=settings.seed,
+        outage_share=settings.outage_share,
         rows={"train": len(prepared.data.train), "stopping": len(prepared.data.stopping), "calibration": len(prepared.calibration)},
         metrics=_metrics(raw, calibrator, prepared.calibration.label, fit.loss, fit.best_iteration),
     )
@@ -129,8 +134,10 @@ def reproduce(usecase: LoadedUseCase, prepared: Prepared, manifest: DatasetManif
         raise IntegrityError(
             f"the record names dataset {recorded.dataset} ({recorded.dataset_hash[:12]}), given is {manifest.id} ({manifest.content_hash[:12]})"
         )
-    if usecase.config.model.seed != recorded.seed:
-        raise IntegrityError(f"the record names seed {recorded.seed}, the use case now has {usecase.config.model.seed}; check out the recorded commit")
+    for name in ("seed", "outage_share"):
+        now, then = getattr(usecase.config.model, name), getattr(recorded, name)
+        if now != then:
+            raise IntegrityError(f"the record names {name} {then}, the use case now has {now}; check out the recorded commit")
     train(usecase, prepared, manifest, recorded.parameters, CodeVersion(commit="", dirty=False, tree_hash="", lock_hash=""), folder)
     again = read_training(folder)
     if (again.model_hash, again.calibrator_hash) != (recorded.model_hash, recorded.calibrator_hash):

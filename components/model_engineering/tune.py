@@ -72,7 +72,9 @@ class Tuned(BaseModel):
 
 def study_key(model: Model, manifest: DatasetManifest) -> str:
     """Derived from everything that a trial's value depends on, apart from the number of trials."""
-    settings = model.model_dump(mode="json", include={"search_space", "fixed", "early_stopping_rounds", "maximum_rounds", "seed", "validation_share"})
+    settings = model.model_dump(
+        mode="json", include={"search_space", "fixed", "early_stopping_rounds", "maximum_rounds", "seed", "validation_share", "outage_share"}
+    )
     return record_id(manifest.content_hash, manifest.feature_set, json.dumps(settings, sort_keys=True), OBJECTIVE, xgb.__version__)
 
 

@@ -16,7 +16,7 @@ from components.contracts.errors import IntegrityError
 from components.contracts.serving import FeatureValue, Instance, ModelInfo, Prediction, PredictRequest, PredictResponse, ServingContract
 from components.deployment.bundle import open_bundle
 from components.model_server.feature_client import FeatureClient
-from components.model_server.lookup import Resolved, resolve
+from components.model_server.lookup import Lookup, Resolved
 from components.model_server.numbering import AnswerNumbers
 from components.model_server.requests import check_request
 from components.model_server.scoring import ScoringModel
@@ -32,7 +32,7 @@ class DataPlane:
     manifest: ReleaseManifest
     contract: ServingContract
     model: ScoringModel
-    features: FeatureClient | None
+    lookup: Lookup
     instance: str
     numbers: AnswerNumbers
 
@@ -54,7 +54,7 @@ class DataPlane:
         ):
             if one != other:
                 raise IntegrityError(f"release {release[:12]}: its model, contract and manifest name different values for {what} ({one!r}, {other!r})")
-        return cls(release, manifest, contract, model, features, instance, AnswerNumbers())
+        return cls(release, manifest, contract, model, Lookup.of(contract, features), instance, AnswerNumbers())
 
     def warm_up(self) -> None:
         """Predict and explain one row without features, so that the first caller does not pay for lazy loading; takes no number."""
@@ -68,7 +68,7 @@ class DataPlane:
 
         Raises a RequestRefused that names the field; such a request takes no sequence number.
         """
-        rows = resolve(check_request(request, self.contract), self.contract, self.features)
+        rows = self.lookup.resolve(check_request(request, self.contract))
         predictions = self._predictions(rows, request_id, request.explain)
         return PredictResponse(predictions=predictions, model=self.info, instance=self.instance, sequence=self.numbers.take())
 

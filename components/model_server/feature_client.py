@@ -30,20 +30,34 @@ class ServedView:
     event_time: datetime | None
 
 
+@dataclass(frozen=True)
+class NamedView:
+    """A view with the names that every lookup needs; they derive from a hash over its definition, too dear to compute for every row."""
+
+    view: FeatureView
+    served_name: str
+    feature_names: tuple[str, ...]
+    tick_key: str
+
+    @classmethod
+    def of(cls, view: FeatureView) -> NamedView:
+        return cls(view, view.served_name, view.feature_names, f"{view.name}_tick" if view.keyed_by_tick else "")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its join keys, the tick's included."""
+        return (*self.view.entity, self.tick_key) if self.tick_key else self.view.entity
+
+
 class FeatureClient(Protocol):
     """Where the data plane gets features from."""
 
-    def fetch(self, views: Sequence[FeatureView], rows: Sequence[Key]) -> list[dict[str, ServedView]]:
+    def fetch(self, views: Sequence[NamedView], rows: Sequence[Key]) -> list[dict[str, ServedView]]:
         """For each row, in order, each view by its served name. `rows` carry every join key, tick keys included.
 
         Raises FeatureServerFailed.
         """
         ...
-
-
-def tick_key(view: FeatureView) -> str:
-    """Name of the join key that holds the tick of a view that is keyed by it."""
-    return f"{view.name}_tick"
 
 
 def tick_of(view: FeatureView, moment: datetime) -> int:
@@ -61,10 +75,10 @@ class HttpFeatureClient:
         self.url = url.rstrip("/")
         self._client = httpx.Client(timeout=httpx.Timeout(timeout_seconds), limits=httpx.Limits(max_keepalive_connections=16), trust_env=False)
 
-    def fetch(self, views: Sequence[FeatureView], rows: Sequence[Key]) -> list[dict[str, ServedView]]:
+    def fetch(self, views: Sequence[NamedView], rows: Sequence[Key]) -> list[dict[str, ServedView]]:
         """One HTTP request for all views and rows."""
         names = [f"{view.served_name}:{name}" for view in views for name in view.feature_names]
-        keys = dict.fromkeys(key for view in views for key in (*view.entity, *((tick_key(view),) if view.keyed_by_tick else ())))
+        keys = dict.fromkeys(key for view in views for key in view.keys)
         body = {"features": names, "entities": {key: [row[key] for row in rows] for key in keys}, "full_feature_names": True}
         try:
             answer = self._client.post(f"{self.url}/get-online-features", json=body)
@@ -83,19 +97,26 @@ class HttpFeatureClient:
         self._client.close()
 
 
-def _rows(document: Mapping[str, Any], views: Sequence[FeatureView], count: int) -> list[dict[str, ServedView]]:
+def _rows(document: Mapping[str, Any], views: Sequence[NamedView], count: int) -> list[dict[str, ServedView]]:
     """Feast answers by column: `metadata.feature_names[i]` belongs to `results[i]`, whose lists run over the rows."""
     columns = dict(zip(document["metadata"]["feature_names"], document["results"], strict=True))
     rows: list[dict[str, ServedView]] = [{} for _ in range(count)]
     for view in views:
         found = [(name, columns[f"{view.served_name}__{name}"]) for name in view.feature_names]
-        for number in range(count):
-            present = {name: column["values"][number] for name, column in found if column["statuses"][number] in ("PRESENT", "OUTSIDE_MAX_AGE", "NULL_VALUE")}
-            times = [column["event_timestamps"][number] for name, column in found if name in present]
-            rows[number][view.served_name] = ServedView(
-                {name: present.get(name) for name in view.feature_names}, max((_moment(time) for time in times), default=None)
-            )
+        for number, row in enumerate(rows):
+            values: dict[str, FeatureValue] = {}
+            latest: datetime | None = None
+            for name, column in found:
+                present = column["statuses"][number] in _PRESENT
+                values[name] = column["values"][number] if present else None
+                if present:
+                    moment = _moment(column["event_timestamps"][number])
+                    latest = moment if latest is None or moment > latest else latest
+            row[view.served_name] = ServedView(values, latest)
     return rows
+
+
+_PRESENT = ("PRESENT", "OUTSIDE_MAX_AGE", "NULL_VALUE")
 
 
 @lru_cache(maxsize=4096)  # a batch shares few publications

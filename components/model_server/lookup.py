@@ -15,7 +15,7 @@ from components.contracts.durations import format_duration
 from components.contracts.features import FeatureView
 from components.contracts.serving import FeatureValue, Instance, ServingContract
 from components.model_server.errors import FeaturesUnavailable, RequestRefused
-from components.model_server.feature_client import FeatureClient, FeatureServerFailed, KeyValue, ServedView, tick_key, tick_of
+from components.model_server.feature_client import FeatureClient, FeatureServerFailed, KeyValue, NamedView, ServedView, tick_of
 from components.model_server.requests import CheckedRow, check_value
 
 FALLBACK_WARNING = "feature server: no answer; every looked-up feature is missing"
@@ -31,67 +31,79 @@ class Resolved:
     warnings: tuple[str, ...]
 
 
-def resolve(rows: Sequence[CheckedRow], contract: ServingContract, client: FeatureClient | None) -> list[Resolved]:
-    """All rows with all features, in order, with one call of the feature server. Raises FeaturesUnavailable under `fallback: refuse`."""
-    served = _fetch([row for row in rows if row.keys is not None], contract, client)
-    answers = iter(served or ())
-    resolved = []
-    for row in rows:
-        if row.keys is None:
-            times: dict[str, datetime | None] = {view.served_name: None for view in contract.feature_set.views}
-            resolved.append(Resolved(row.instance, row.given, times, row.warnings))
-        else:
-            resolved.append(_merge(row, next(answers) if served is not None else None, contract))
-    return resolved
+@dataclass(frozen=True)
+class Lookup:
+    """Where a release's features come from: its contract, its views by their served names, and the feature server, if there is one."""
+
+    contract: ServingContract
+    views: tuple[NamedView, ...]
+    client: FeatureClient | None
+
+    @classmethod
+    def of(cls, contract: ServingContract, client: FeatureClient | None) -> Lookup:
+        return cls(contract, tuple(NamedView.of(view) for view in contract.feature_set.views), client)
+
+    def resolve(self, rows: Sequence[CheckedRow]) -> list[Resolved]:
+        """All rows with all features, in order, with one call of the feature server. Raises FeaturesUnavailable under `fallback: refuse`."""
+        served = self._fetch([row for row in rows if row.keys is not None])
+        answers = iter(served or ())
+        resolved = []
+        for row in rows:
+            if row.keys is None:
+                times: dict[str, datetime | None] = {view.served_name: None for view in self.views}
+                resolved.append(Resolved(row.instance, row.given, times, row.warnings))
+            else:
+                resolved.append(self._merge(row, next(answers) if served is not None else None))
+        return resolved
+
+    def entity_rows(self, rows: Sequence[CheckedRow]) -> list[dict[str, KeyValue]]:
+        """Join keys of each row, with the tick of its own prediction moment for every view that is keyed by ticks.
+
+        A key that the row lacks has a stand-in, since Feast takes whole columns; what is found for it is not used.
+        """
+        whole = {key for key in self.contract.feature_set.join_keys if self.contract.columns[key].type == "integer"}
+        ticked = [view for view in self.views if view.tick_key]
+        return [
+            {key: _key_value(row, key, key in whole) for key in self.contract.feature_set.join_keys}
+            | {view.tick_key: tick_of(view.view, row.instance.prediction_moment) for view in ticked}
+            for row in rows
+        ]
+
+    def _fetch(self, rows: Sequence[CheckedRow]) -> list[dict[str, ServedView]] | None:
+        """None when the feature server failed and the use case falls back on missing values."""
+        if not rows or not self.views:
+            return [{} for _ in rows]
+        try:
+            if self.client is None:
+                raise FeatureServerFailed("no feature server is configured")
+            return self.client.fetch(self.views, self.entity_rows(rows))
+        except FeatureServerFailed as error:
+            if self.contract.fallback == "refuse":
+                raise FeaturesUnavailable("keys", "the feature server did not answer", "try again, or send complete `features`") from error
+            return None
+
+    def _merge(self, row: CheckedRow, served: Mapping[str, ServedView] | None) -> Resolved:
+        features: dict[str, FeatureValue] = dict(row.given)
+        times: dict[str, datetime | None] = {}
+        warnings = list(row.warnings)
+        if served is None:
+            warnings.append(FALLBACK_WARNING)
+        for view in self.views:
+            answer = None if served is None else served.get(view.served_name)
+            complaint = "" if answer is None else _complaint(view.view, answer, row)
+            times[view.served_name] = None if answer is None else answer.event_time
+            if complaint:
+                warnings.append(f"{view.view.name}: {complaint}; its features are missing")
+            for name in view.feature_names:
+                features[name] = None if answer is None or complaint else _value(name, answer.values.get(name), self.contract, warnings)
+        return Resolved(row.instance, features, times, tuple(warnings))
 
 
-def entity_rows(rows: Sequence[CheckedRow], contract: ServingContract) -> list[dict[str, KeyValue]]:
-    """Join keys of each row, with the tick of its own prediction moment for every view that is keyed by ticks.
-
-    A key that the row lacks has a stand-in, since Feast takes whole columns; what is found for it is not used.
-    """
-    ticked = [view for view in contract.feature_set.views if view.keyed_by_tick]
-    whole = {key for key in contract.feature_set.join_keys if contract.columns[key].type == "integer"}
-    return [
-        {
-            key: (int(row.keys[key]) if key in whole else row.keys[key]) if row.keys and key in row.keys else (-1 if key in whole else "")
-            for key in contract.feature_set.join_keys
-        }
-        | {tick_key(view): tick_of(view, row.instance.prediction_moment) for view in ticked}
-        for row in rows
-    ]
-
-
-def _fetch(rows: Sequence[CheckedRow], contract: ServingContract, client: FeatureClient | None) -> list[dict[str, ServedView]] | None:
-    """None when the feature server failed and the use case falls back on missing values."""
-    views = contract.feature_set.views
-    if not rows or not views:
-        return [{} for _ in rows]
-    try:
-        if client is None:
-            raise FeatureServerFailed("no feature server is configured")
-        return client.fetch(views, entity_rows(rows, contract))
-    except FeatureServerFailed as error:
-        if contract.fallback == "refuse":
-            raise FeaturesUnavailable("keys", "the feature server did not answer", "try again, or send complete `features`") from error
-        return None
-
-
-def _merge(row: CheckedRow, served: Mapping[str, ServedView] | None, contract: ServingContract) -> Resolved:
-    features: dict[str, FeatureValue] = dict(row.given)
-    times: dict[str, datetime | None] = {}
-    warnings = list(row.warnings)
-    if served is None:
-        warnings.append(FALLBACK_WARNING)
-    for view in contract.feature_set.views:
-        answer = None if served is None else served.get(view.served_name)
-        complaint = "" if answer is None else _complaint(view, answer, row)
-        times[view.served_name] = None if answer is None else answer.event_time
-        if complaint:
-            warnings.append(f"{view.name}: {complaint}; its features are missing")
-        for name in view.feature_names:
-            features[name] = None if answer is None or complaint else _value(name, answer.values.get(name), contract, warnings)
-    return Resolved(row.instance, features, times, tuple(warnings))
+def _key_value(row: CheckedRow, key: str, whole: bool) -> KeyValue:
+    value = (row.keys or {}).get(key)
+    if value is None:
+        return -1 if whole else ""
+    return int(value) if whole else value
 
 
 def _complaint(view: FeatureView, answer: ServedView, row: CheckedRow) -> str:

@@ -29,7 +29,8 @@ def run(request: dict[str, Any]) -> int:
         for step, value in result.outputs.items():
             console.print(f"{step:<28} {value}")
     else:
-        print(json.dumps({"run": stored.id, "outputs": dict(result.outputs), "seconds": dict(result.seconds)}))
+        imports = {step.name: step.imports_seconds for step in result.steps}
+        print(json.dumps({"run": stored.id, "outputs": dict(result.outputs), "seconds": dict(result.seconds), "imports": imports}))
     return 0
 
 

@@ -35,6 +35,7 @@ def serve(request: dict[str, Any]) -> int:
         stack = ServingStack(supervisor, platform, usecase, environment, state, ports, moment_skew=request["moment_skew"])
         _say(f"starting release {release[:12]} of {usecase} in {environment}; logs in {state / 'logs'}")
         stack.start_support()
+        stack.start_feature_server()
         stack.start_serving(release)
         _say(f"serving on {stack.url}; Ctrl-C ends it")
         while True:

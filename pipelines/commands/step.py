@@ -84,7 +84,14 @@ def arguments_of(step: Any, name: str, parameters: Mapping[str, str], artifacts:
 
 def _typed(value: str, declared: str, name: str) -> Any:
     try:
-        return {"Integer": int, "Float": float, "Boolean": json.loads}.get(declared, str)(value)
+        match declared:
+            case "Integer":
+                return int(value)
+            case "Float":
+                return float(value)
+            case "Boolean":
+                return json.loads(value)
+        return value
     except ValueError:
         raise WrongUsage(f"parameter {name}: {value!r} is no {declared.lower()}") from None
 

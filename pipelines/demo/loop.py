@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import pandas as pd
-from components.deployment.promotion import current_release
 
 from components.contracts.artifacts import DataVersion
 from components.contracts.durations import floor_to, format_moment, parse_moment
@@ -32,6 +31,7 @@ from components.data_engineering.labels import labels_as_of
 from components.data_engineering.lake import read_group
 from components.data_engineering.materialise import OnlinePublisher
 from components.deployment.bundle import fetch_bundle
+from components.deployment.releases import current_release
 from components.monitoring.prediction_log import PredictionLog
 from pipelines.demo import state_folder
 from pipelines.demo.consumer import account, account_record, disputes
@@ -86,6 +86,9 @@ class Loop:
                 serving = ServingStack(supervisor, self.platform, self.usecase.name, ENVIRONMENT, self.state, self.ports, moment_skew="unlimited")
                 serving.start_support()
                 if not self.first_release:
+                    self._ingest_history()
+                serving.start_feature_server()
+                if not self.first_release:
                     self._first_training()
                 with self._policies_beside() as policies:
                     serving.start_serving(self._released())
@@ -105,14 +108,17 @@ class Loop:
 
     # --- before the replay ---------------------------------------------------------------------------------------------------------------
 
+    @property
+    def _training_start(self) -> dict[str, str]:
+        return {"usecase": self.usecase.name, "training_start": format_moment(self.settings.start - self.usecase.config.retraining.training_window)}
+
+    def _ingest_history(self) -> None:
+        self._run("data", {**self._training_start, "start": format_moment(self.settings.history_start), "end": format_moment(self.settings.start)})
+
     def _first_training(self) -> None:
-        settings = self.settings
-        history = {"start": format_moment(settings.history_start), "end": format_moment(settings.start)}
-        common = {"usecase": self.usecase.name, "training_start": format_moment(settings.start - self.usecase.config.retraining.training_window)}
-        self._run("data", {**common, **history})
-        self._run("training", {**common, "as_of": format_moment(settings.start), "environment": ENVIRONMENT, "cause": "first-training"})
+        self._run("training", {**self._training_start, "as_of": format_moment(self.settings.start), "environment": ENVIRONMENT, "cause": "first-training"})
         self.first_release = self._released()
-        state_folder.save(self.state, self._progress(settings.start, time.monotonic()))
+        state_folder.save(self.state, self._progress(self.settings.start, time.monotonic()))
 
     def _run(self, pipeline: str, parameters: dict[str, str]) -> None:
         """Submit a run to this machine's run store, follow its steps, wait for its end; a run that succeeded earlier is not repeated."""

@@ -31,21 +31,16 @@ class ServingStack:
     release: str = ""
 
     def start_support(self) -> None:
-        """Start what does not need a release; returns at once."""
-        self.supervisor.start(
-            Service(
-                "feature-server",
-                "pipeline",
-                "components.data_engineering.feature_server",
-                ("--port", str(self.ports["feature-server"])),
-                self.ports["feature-server"],
-                "/health",
-            )
-        )
+        """Start what needs neither a release nor published features; returns at once."""
         sidecar = ("--port", str(self.ports["sidecar"]), "--spool", str(self.state / "spool"), "--usecase", self.usecase)
         self.supervisor.start(Service("sidecar", "monitoring", "components.monitoring.sidecar", sidecar, self.ports["sidecar"], "/health"))
-        trigger = ("--port", str(self.ports["trigger"]), "--usecase", self.usecase, "--state", str(self.state), "--environment", self.environment)
+        trigger = ("--port", str(self.ports["trigger"]), "--usecase", self.usecase, "--state", str(self.state))
         self.supervisor.start(Service("trigger", "pipeline", "components.monitoring.retrain_trigger", trigger, self.ports["trigger"], "/healthz"))
+
+    def start_feature_server(self) -> None:
+        """Start Feast's feature server over what was published so far; returns at once."""
+        port = self.ports["feature-server"]
+        self.supervisor.start(Service("feature-server", "pipeline", "components.data_engineering.feature_server", ("--port", str(port)), port, "/health"))
 
     def start_serving(self, release: str) -> None:
         """Start the model server with a release and the forwarder in front of it; blocks until everything is ready."""

@@ -46,7 +46,7 @@ def tree_version() -> str:
     return _hash_of_files((str(file), file) for folder in ("components", "pipelines") for file in _sources(ROOT / folder))
 
 
-class ContentCache(LocalCache):
+class ContentCache(LocalCache):  # type: ignore[misc]  # kfp has no types
     """kfp.local's cache with keys of content. Holds the keys that were found, so that the progress can say so."""
 
     def __init__(self, cache_root: str) -> None:

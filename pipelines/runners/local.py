@@ -25,7 +25,7 @@ from kfp import components as kfp_components
 from kfp import dsl, local
 from kfp.local import cache as kfp_cache
 from kfp.local import config as kfp_config
-from kfp.local import task_dispatcher
+from kfp.local import graph_utils, task_dispatcher
 from kfp.local.orchestrator import task_executor
 from kfp.local.status import Status
 from kfp.local.subprocess_task_handler import replace_python_executable
@@ -143,6 +143,16 @@ def _typed(pipeline: str, name: str, value: Any, declared: int) -> Any:
         raise CrisplineError(f"pipeline {pipeline}: parameter {name}: {value!r} is no {types.Name(declared).lower()}") from None
 
 
+def _executors_in_order(spec: Any, component: Any) -> Iterator[str]:
+    order = graph_utils.topological_sort_tasks(component.dag.tasks)
+    while order:
+        called = spec.components[component.dag.tasks[order.pop()].component_ref.name]
+        if called.WhichOneof("implementation") == "dag":
+            yield from _executors_in_order(spec, called)
+        else:
+            yield called.executor_label
+
+
 @dataclass
 class _Run:
     folder: Path
@@ -155,15 +165,14 @@ class _Run:
     _current: threading.local = field(default_factory=threading.local)
 
     def announce(self, component: Any) -> None:
-        """Tell the step servers what will come, in the order of the pipeline's text."""
+        """Tell the step servers what will come, in the order in which kfp.local will run it."""
         if self.servers is None:
             return
+        spec = component.pipeline_spec
         coming: dict[str, list[tuple[str, str]]] = {}
-        for executor in component.pipeline_spec.deployment_spec["executors"].values():
-            if "container" in executor:
-                container = executor["container"]
-                command, arguments = list(container["command"]), list(container["args"])
-                coming.setdefault(environment_of_image(container["image"]), []).append((arguments[-1], command[-1]))
+        for label in _executors_in_order(spec, spec.root):
+            container = spec.deployment_spec["executors"][label]["container"]
+            coming.setdefault(environment_of_image(container["image"]), []).append((container["args"][-1], container["command"][-1]))
         for environment, steps in coming.items():
             self.servers.expect(environment, steps)
 

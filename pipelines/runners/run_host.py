@@ -96,11 +96,17 @@ class RunHost:
             if servers is not None:
                 servers.start("pipeline")
             from pipelines.runners import local  # noqa: F401  heavy: while the step server starts, and before the fork
+            from pipelines.runners.cache import tree_version
 
+            code = tree_version()
             idle_since = time.monotonic()
             while not self._ended():
                 run = self._store.take()
                 if run is not None:
+                    if (now := tree_version()) != code:  # a server holds the code that it imported
+                        code = now
+                        if servers is not None:
+                            servers.close()
                     self._execute(run, servers)
                     idle_since = time.monotonic()
                 elif not self._owned and time.monotonic() - idle_since > _IDLE_SECONDS:
@@ -171,6 +177,7 @@ def execute(store: RunStore, run: Run, servers: StepServers | None, progress: Pr
         "outputs": dict(result.outputs),
         "artifacts": {step: {name: str(path) for name, path in each.items()} for step, each in result.artifacts.items()},
         "seconds": dict(result.seconds),
+        "imports": {step.name: step.imports_seconds for step in result.steps},
         "cached": [step.name for step in result.steps if step.cached],
     }
     store.finish(run.id, "duplicate" if result.outputs.get("claim") == "duplicate" else "succeeded", said)

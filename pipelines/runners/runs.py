@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -94,7 +94,7 @@ class RunStore:
             raise CrisplineError(f"there is no run {id} under {self.folder}")
         return found[0]
 
-    def list(self, pipeline: str = "", cause: str = "") -> list[RunDetails]:
+    def list(self, pipeline: str = "", cause: str = "") -> Sequence[RunDetails]:
         return self._select("WHERE (? = '' OR pipeline = ?) AND (? = '' OR cause = ?)", (pipeline, pipeline, cause, cause))
 
     def take(self) -> Run | None:
@@ -144,7 +144,7 @@ class RunStore:
                 (run.id, run.name, run.pipeline, run.cause, run.state, json.dumps(run.parameters, sort_keys=True), now, now if executor else None, executor),
             )
 
-    def _select(self, where: str, values: tuple[object, ...]) -> list[RunDetails]:
+    def _select(self, where: str, values: tuple[object, ...]) -> Sequence[RunDetails]:
         with self._connection() as connection:
             return [_details(row) for row in connection.execute(f"SELECT * FROM runs {where} ORDER BY sequence", values)]  # noqa: S608  `where` is ours
 

@@ -57,7 +57,6 @@ class StepServers:
         folder.mkdir(parents=True, exist_ok=True)
         inside = folder.resolve() / f"{os.getpid()}"
         self._sockets = inside if len(os.fsencode(inside / "monitoring")) < _LONGEST_SOCKET_PATH else Path(tempfile.mkdtemp(prefix="crispline-"))
-        self._sockets.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> StepServers:
         return self
@@ -70,6 +69,7 @@ class StepServers:
         with self._lock:
             if environment in self._processes:
                 return
+            self._sockets.mkdir(parents=True, exist_ok=True)
             address = self._address(environment)
             address.unlink(missing_ok=True)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -114,7 +114,7 @@ class StepServers:
         return StepExit(code=answer["exit"], imports_seconds=answer["imports_seconds"], run_seconds=answer["run_seconds"])
 
     def close(self) -> None:
-        """End every server with the steps that it runs."""
+        """End every server with the steps that it runs. One that is needed afterwards starts anew."""
         if os.getpid() != self._owner:
             return
         with self._lock:
@@ -132,7 +132,10 @@ class StepServers:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     def disown(self) -> None:
-        """In a forked child: let go of the pipes whose end would end the servers, and leave the servers to the parent."""
+        """In a forked child: let go of the pipes whose end would end the servers, and leave those servers to the parent.
+
+        A server that the child needs and the parent has not started is the child's own, ended by the child's end.
+        """
         for process in self._processes.values():
             if process.stdin is not None:
                 os.close(process.stdin.fileno())

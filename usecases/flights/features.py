@@ -51,7 +51,7 @@ route_history = FeatureView(
 
 carrier_history = FeatureView(
     name="carrier_history",
-    description="Departures of the carrier at the airport in the last week, and official arrivals elsewhere.",
+    description="Departures of the carrier at the airport in the last day and week.",
     table="flights",
     group="departure",
     entity=("carrier_origin",),

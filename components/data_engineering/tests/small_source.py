@@ -58,7 +58,7 @@ def small_source(days: int = 40) -> dict[str, pd.DataFrame]:
             {
                 "origin": np.tile(["EWR", "JFK", "LGA"], days * 24),
                 "observed_utc": hours,
-                **{name: 10.0 for name in ("temp", "humid", "precip", "visib")},
+                **dict.fromkeys(("temp", "humid", "precip", "visib"), 10.0),
                 "wind_speed": 12.0,
                 "pressure": pd.Series(np.where(np.arange(len(hours)) % 7, 1013.0, np.nan)),
                 "known_at": hours + pd.Timedelta(hours=1),

@@ -65,7 +65,7 @@ def read_period(table: str, group: str, start: datetime, end: datetime) -> pd.Da
             {"flight_id": [f"AA1-{hour:%d%H}" for hour in flown], "sched_dep_utc": flown, "dep_delay": late, "cancelled": False, "known_at": flown}
         )
     if (table, group) == ("flights", "schedule") and start <= FIRST < end:
-        flown = [moment for moment in pd.date_range(FIRST, FIRST + 2 * DAY, freq="h", inclusive="left", unit="us")]
+        flown = list(pd.date_range(FIRST, FIRST + 2 * DAY, freq="h", inclusive="left", unit="us"))
         texts = {"carrier": "AA", "origin": "JFK", "dest": "BOS", "route": "JFK-BOS", "carrier_origin": "AA-JFK", "tailnum": "N1"}
         whole = dict.fromkeys(("month", "weekday", "dep_minute", "arr_minute", "scheduled_departures"), 1)
         row = {**texts, **whole, "distance": 187.0, "scheduled_minutes": 60.0, "known_at": pd.Timestamp(FIRST).as_unit("us")}

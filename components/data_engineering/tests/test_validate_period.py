@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def flights() -> LoadedUseCase:
 
 def validated(flights: LoadedUseCase, lake: Path, source: SmallSource, edges: list[datetime] = EDGES) -> Validation:
     """Ingest all periods and validate the last."""
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         version = ingest_period(flights, str(lake), start, end, source.read_period)
     return validate_period(flights, str(lake), version, edges[-2], edges[-1])
 

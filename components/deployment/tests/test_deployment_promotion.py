@@ -61,7 +61,7 @@ def test_the_commit_says_why_and_what(platform: Platform, make_release: Callable
     message = git(platform.gitops_repository, "show", "-s", "--format=%B", commit)
     for line in ("Cause: alert-42", "Model: model-1", "Gates: gates-model-1", "Data: data-1"):
         assert line in message.splitlines()
-    assert git(platform.gitops_repository, "show", "-s", "--format=%an %aI", commit) == "crispline 2013-04-01T00:00:00Z"
+    assert git(platform.gitops_repository, "show", "-s", "--format=%an %at", commit) == f"crispline {int(CREATED.timestamp())}"
 
 
 def test_one_cause_promotes_once(platform: Platform, make_release: Callable[..., str]) -> None:
@@ -206,7 +206,8 @@ def test_the_users_clone_is_left_alone(tmp_path: Path, make_release: Callable[..
 
 def test_gits_own_words_reach_the_reader(tmp_path: Path) -> None:
     repository = GitRepository(tmp_path / "repository")
-    repository.create()
+    with repository.locked():
+        repository.commit_file("file", b"", "message", CREATED)
     (tmp_path / "repository" / ".git" / "HEAD").write_text("damaged")
     with pytest.raises(CrisplineError, match="not a git repository"):
         repository.commit_file("file", b"", "message", CREATED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_aliases_follow_registration_promotion_and_rollback(registry: Platfo
     for version in ("model-1", "model-2"):
         run, uri = tracked_run(registry)
         numbers.append(register(registry, "flights", run, uri, version, gates_record(version), CREATED))
-        assert register(registry, "flights", run, uri, version, gates_record(version), CREATED) == numbers[-1]
+        assert register(registry, "flights", run, uri, version, gates_record(version), CREATED + timedelta(days=1)) == numbers[-1]
         assert version_with_alias(registry, "flights", "challenger") == version
         crown(registry, "flights", version)
         assert version_with_alias(registry, "flights", "champion") == version

@@ -43,8 +43,8 @@ def emit(usecase: str, path: str) -> str:
     return str(len(found))
 
 
-def post_event(trigger_url: str, kind: str, id: str, source: str, body: str, sleep: Callable[[float], None] = time.sleep) -> None:
-    """POST one CloudEvent (binary mode) to `<trigger_url>/events`, again after a growing pause when the trigger is away or overloaded.
+def post_event(url: str, kind: str, id: str, source: str, body: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    """POST one CloudEvent (binary mode) to the trigger's endpoint for events, again after a growing pause when the trigger is away or overloaded.
 
     Raises CrisplineError when it refuses the event or stays away.
     """
@@ -56,7 +56,7 @@ def post_event(trigger_url: str, kind: str, id: str, source: str, body: str, sle
         if attempt:
             sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
         try:
-            answer = httpx.post(f"{trigger_url.rstrip('/')}/events", content=body, headers=headers, timeout=_TIMEOUT_SECONDS)
+            answer = httpx.post(url, content=body, headers=headers, timeout=_TIMEOUT_SECONDS)
         except httpx.TransportError as error:
             last = f"{type(error).__name__}: {error}"
             continue
@@ -65,4 +65,4 @@ def post_event(trigger_url: str, kind: str, id: str, source: str, body: str, sle
         last = f"{answer.status_code} {answer.text[:300]}"
         if answer.status_code < 500 and answer.status_code != 429:
             break
-    raise CrisplineError(f"the trigger at {trigger_url} did not take event {id}: {last}\n    remedy: see its log; emitting again is harmless")
+    raise CrisplineError(f"the trigger at {url} did not take event {id}: {last}\n    remedy: see its log; emitting again is harmless")

@@ -14,9 +14,9 @@ from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.contracts.runs import FINISHED, RunSubmitter
 from components.contracts.usecase import UseCase
+from components.deployment.releases import current_release
 from components.monitoring.retrain_trigger.claims import LEASE_SECONDS, PIPELINE, Claim, Intent, TriggerStore
 from components.monitoring.retrain_trigger.policy import Decision, Evidence, business_time, decide
-from components.monitoring.retrain_trigger.releases import current_release
 
 _log = logging.getLogger("crispline.retrain_trigger")
 
@@ -87,7 +87,7 @@ class Trigger:
 
     def _evidence(self) -> Evidence:
         events = self.store.events()
-        release = current_release(self.platform, self.config.name)
+        release = current_release(self.platform, self.config.name, self.platform.environment)
         return Evidence(
             champion=release.model_version if release is not None else "",
             performance=tuple(event for event in events if isinstance(event, Performance)),

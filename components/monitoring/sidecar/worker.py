@@ -99,7 +99,6 @@ class Worker:
             self.closed_until = max(self.closed_until or window.end, window.end)
 
     def _run(self) -> None:
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
         self._settled = False  # an earlier process may have left work
         failures = 0
         while True:
@@ -218,10 +217,3 @@ class Worker:
                 self._detectors.pop(next(iter(self._detectors)))
             self._detectors[release] = found
         return self._detectors[release]
-
-
-def _warm_up() -> None:
-    """Import the detectors' library (seconds) before the first window needs it."""
-    from components.monitoring.detectors.alibi import load_library
-
-    load_library()

@@ -121,7 +121,7 @@ class World:
         train = reference.assign(split="train", label=~reference["label"])  # must not be looked at
         buffer = io.BytesIO()
         pd.concat([train, reference]).to_parquet(buffer)
-        files = {name: b"{}" for name in REQUIRED_FILES} | {"reference.parquet": buffer.getvalue()}
+        files = dict.fromkeys(REQUIRED_FILES, b"{}") | {"reference.parquet": buffer.getvalue()}
         fields = BundleFields("flights", "m1", "d", "s", "f", (), "g", True, "c", MONDAY)
         return build_bundle(files, fields, self.platform.bundles_uri)
 
@@ -272,7 +272,7 @@ class Trigger(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.seen.append(({name.lower(): value for name, value in self.headers.items()}, json.loads(body)))
-        self.send_response(self.answers.pop(0) if self.answers else 202)
+        self.send_response((self.answers.pop(0) if self.answers else 202) if self.path == "/events" else 404)
         self.end_headers()
 
     def log_message(self, *_: object) -> None: ...
@@ -283,7 +283,7 @@ def endpoint() -> Iterator[tuple[str, type[Trigger]]]:
     handler = type("OneTrigger", (Trigger,), {"answers": [], "seen": []})
     server = HTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", handler
+    yield f"http://127.0.0.1:{server.server_port}/events", handler
     server.shutdown()
     server.server_close()
 

@@ -16,11 +16,13 @@ from components.contracts.errors import CrisplineError
 from components.contracts.events import Performance
 from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
+from components.deployment.gitops import GitRepository
+from components.deployment.releases import release_content, release_path
 from components.monitoring.retrain_trigger.claims import Intent, claim_effective, open_store
 from components.monitoring.retrain_trigger.trigger import Trigger
 
 sys.path.insert(0, str(Path(__file__).parent))
-from retrain_trigger_process import Runs, replica  # noqa: E402
+from retrain_trigger_process import Runs, replica
 
 PROCESS = Path(__file__).with_name("retrain_trigger_process.py")
 START = datetime(2013, 5, 2, tzinfo=UTC)
@@ -195,12 +197,12 @@ def test_an_event_sent_again_is_not_decided_again(state: Path) -> None:
 
 def test_a_replaced_model_is_left_alone(state: Path) -> None:
     trigger: Trigger = replica(state, "a")
-    folder = Path(trigger.platform.gitops_repository) / "manifests" / "environments" / "dev" / "flights"
-    folder.mkdir(parents=True)
     release = Release(
         usecase="flights", environment="dev", release="r2", model_version="m2", data_version="d", gates_record="g", cause="c", promoted=START, previous="r1"
     )
-    (folder / "release.json").write_text(release.model_dump_json())
+    repository = GitRepository(trigger.platform.gitops_repository)
+    with repository.locked():
+        repository.commit_file(release_path("flights", "dev"), release_content(release), "promote", START)
     trigger.work()
     assert Runs(state).list() == []
     decision = trigger.store.decision(CAUSE.id)

@@ -21,7 +21,7 @@ from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
 
 sys.path.insert(0, str(Path(__file__).parent))
-from retrain_trigger_process import Runs  # noqa: E402
+from retrain_trigger_process import Runs
 
 pytestmark = pytest.mark.pipeline
 
