@@ -123,7 +123,7 @@ class Loop:
     def _run(self, pipeline: str, parameters: dict[str, str]) -> None:
         """Submit a run to this machine's run store, follow its steps, wait for its end; a run that succeeded earlier is not repeated."""
         runs = local_runs(self.state)
-        name = "-".join([pipeline, *(parameters[key] for key in ("window_start", "as_of", "end") if key in parameters)])
+        name = "-".join([pipeline, *(parameters[key] for key in ("as_of", "end") if key in parameters)])
         run = runs.find(name) or runs.submit(name, pipeline, parameters, parameters.get("cause", ""))
         self.say.following(run, self.state)
         details = self._wait(runs, run)
@@ -209,18 +209,9 @@ class Loop:
         """What is scheduled once a window: estimate the window that closed, measure the one whose labels are complete, let the trigger decide."""
         window, delay = self.usecase.config.monitoring.window, self.usecase.config.data.label.delay
         self._settle(serving, closed)
-        labelled = floor_to(as_of - delay - self.usecase.config.data.prediction.lead - DAY, window)
-        for end in sorted({labelled, closed}):
-            if end - window >= floor_to(self.settings.start, window):
-                self._run(
-                    "monitoring",
-                    {
-                        "usecase": self.usecase.name,
-                        "window_start": format_moment(end - window),
-                        "window_end": format_moment(end),
-                        "as_of": format_moment(as_of),
-                    },
-                )
+        # Without a window of its own the pipeline assesses all that are due.
+        self._run("monitoring", {"usecase": self.usecase.name, "window_start": "", "window_end": "", "as_of": format_moment(as_of)})
+        labelled = floor_to(as_of - delay - self.usecase.config.data.prediction.lead, window)
         self._settle_accounts(version, labelled - window, labelled, as_of)
         self._settle(serving, closed)
         release = self._released()

@@ -69,7 +69,7 @@ class Endpoint:
         for each in feedback:
             answer = self.client.post(
                 f"{self.url}/api/v1.0/feedback",
-                json={"request": {"jsonData": {"feedback": each.model_dump(mode="json")}}, "reward": 0.0},
+                json={"truth": {"jsonData": {"feedback": [each.model_dump(mode="json")]}}},
                 headers={"Seldon-Puid": each.prediction_id.rsplit("-", 1)[0]},
                 timeout=REQUEST_TIMEOUT_SECONDS,
             )

@@ -5,7 +5,8 @@
 The child runs kfp's own executor on the component's own source, as the container's command would. The server has one thread of Python and uses no
 package between import and fork, so that no lock of a library is held in a child. What to import is read from the steps: the
 imports in a component's function, and what the same step imported when it ran before (kept in the imports file). Imports happen just
-before a fork, or while the server has nothing else to do. Threads that an import starts by itself (OpenBLAS, jemalloc) have fork handlers
+before a fork, or while the server has nothing else to do, and then for the next expected step only: a step that comes never waits for the
+imports of a later one. Threads that an import starts by itself (OpenBLAS, jemalloc) have fork handlers
 of their own; tests/test_local_runner.py uses the libraries in forked steps. The server ends when its standard input closes, i.e. with its owner, however that ends.
 
 A request is one line of JSON, so is its answer:
@@ -52,7 +53,7 @@ class StepServer:
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[socket.socket, bytes] = {}
         self._children: dict[int, _Child] = {}
-        self._expected: list[str] = []
+        self._expected: list[tuple[str, list[str]]] = []  # step, modules that it needs
         self._stop = False
 
     def serve(self) -> None:
@@ -67,14 +68,17 @@ class StepServer:
         self._selector.register(wake_read, selectors.EVENT_READ, lambda: os.read(wake_read, 4096))
         try:
             while not self._stop:
-                for key, _ in self._selector.select(0 if self._expected else None):
+                for key, _ in self._selector.select(0 if self._may_import() else None):
                     key.data()
                 self._reap()
-                if self._expected and not self._selector.select(0):
-                    import_all([self._expected.pop(0)])
+                if self._may_import() and not self._selector.select(0):
+                    import_all([self._expected[0][1].pop(0)])
         finally:
             for pid in self._children:
                 _end_group(pid)
+
+    def _may_import(self) -> bool:
+        return bool(self._expected and self._expected[0][1])
 
     def _on_stop(self, *_: object) -> None:
         self._stop = True
@@ -103,10 +107,10 @@ class StepServer:
 
     def _handle(self, connection: socket.socket, request: dict[str, Any]) -> None:
         if request["kind"] == "expect":
-            for step in request["steps"]:
-                self._expected.extend(name for name in self._modules(step["name"], step["source"]) if name not in self._expected)
+            self._expected = [(step["name"], self._modules(step["name"], step["source"])) for step in request["steps"]]
             _answer(connection, {})
             return
+        self._expected = _after(self._expected, request["name"])
         began = time.monotonic()
         import_all(self._modules(request["name"], request["source"]))
         imported = time.monotonic()
@@ -163,6 +167,12 @@ class StepServer:
             self._selector.unregister(connection)
         self._buffers.pop(connection, None)
         connection.close()
+
+
+def _after(expected: list[tuple[str, list[str]]], step: str) -> list[tuple[str, list[str]]]:
+    """What is still expected once `step` has come; a step that was not expected changes nothing."""
+    names = [name for name, _ in expected]
+    return expected[names.index(step) + 1 :] if step in names else expected
 
 
 def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:

@@ -64,14 +64,14 @@ def process(module: str, *arguments: str, ready: str, log: Path) -> Iterator[sub
             [sys.executable, "-m", module, *arguments], stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONWARNINGS": "ignore"}
         )
     try:
-        wait_until(lambda: _answers(ready) or running.poll() is not None, 30)
+        wait_until(lambda: _answers(ready) or running.poll() is not None, 120)
         assert running.poll() is None, log.read_text()
         yield running
     finally:
         if running.poll() is None:
             running.send_signal(signal.SIGTERM)
             try:
-                running.wait(15)
+                running.wait(30)
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()

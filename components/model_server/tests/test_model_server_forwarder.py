@@ -50,7 +50,7 @@ def events_of(sink: HttpEnd, puid: str, count: int) -> list[tuple[dict[str, str]
     def found() -> list[tuple[dict[str, str], bytes]]:
         return [event for event in sink.seen if event[0]["ce-requestid"] == puid]
 
-    wait_until(lambda: len(found()) >= count, 5)
+    wait_until(lambda: len(found()) >= count, 20)
     return sorted(found(), key=lambda event: event[0]["ce-time"])
 
 
@@ -121,7 +121,7 @@ def test_too_large_a_body_gets_413(front: str) -> None:
 def test_a_sink_that_is_down_loses_events_and_no_prediction(server: str, tmp_path: Path) -> None:
     with forwarder(server, f"http://127.0.0.1:{free_port()}", tmp_path / "log") as (url, _):
         assert httpx.post(f"{url}/api/v1.0/predictions", json=body(full_row())).status_code == 200
-        wait_until(lambda: 'events_lost_total{reason="unreachable"} 2.0' in httpx.get(f"{url}/metrics").text, 5)
+        wait_until(lambda: 'events_lost_total{reason="unreachable"} 2.0' in httpx.get(f"{url}/metrics").text, 20)
 
 
 def test_a_hanging_sink_does_not_hold_up_predictions(server: str, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_hanging_sink_does_not_hold_up_predictions(server: str, tmp_path: Path
         end.delay = 60
         started = time.monotonic()
         assert [httpx.post(f"{url}/api/v1.0/predictions", json=body(full_row())).status_code for _ in range(8)] == [200] * 8
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         assert re.search(r"events_waiting 6.0", httpx.get(f"{url}/metrics").text)
         running.kill()
 
@@ -140,7 +140,7 @@ def test_a_model_server_that_is_gone_gets_502(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["status"]["reason"]) == (502, "UPSTREAM_UNAVAILABLE")
         assert httpx.get(f"{url}/ready").status_code == 503
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
 
 
 def test_sigterm_delivers_the_events_that_wait(server: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_sigterm_delivers_the_events_that_wait(server: str, tmp_path: Path) -> N
         for _ in range(10):
             httpx.post(f"{url}/api/v1.0/predictions", json=body(full_row()))
         running.send_signal(signal.SIGTERM)
-        assert running.wait(15) == 0
+        assert running.wait(30) == 0
         assert len(end.seen) == 20
 
 
@@ -197,7 +197,7 @@ def test_a_roll_over_drops_no_request(release_folder: Path, sink: HttpEnd, tmp_p
         switched = httpx.post(f"{url}/admin/upstream", json={"upstream": new}, timeout=20)
         assert switched.json() == {"upstream": new, "switched": True, "drained": True}
         old_process.send_signal(signal.SIGTERM)
-        assert old_process.wait(15) == 0
+        assert old_process.wait(30) == 0
         time.sleep(1)
         stop.set()
         for thread in threads:

@@ -187,10 +187,10 @@ def test_a_silent_feature_server_is_waited_for_only_as_long_as_declared(tmp_path
     release = build_release(tmp_path / "bundles", feature_server_timeout_seconds=0.3, fallback="refuse")
     fetch_bundle(str(tmp_path / "bundles"), release, tmp_path / "release")
     with http_end() as end, model_server(tmp_path / "release", tmp_path / "log", "--feature-server-url", end.url) as (url, _):
-        end.delay = 3
+        end.delay = 20
         started = time.monotonic()
-        refused = httpx.post(f"{url}/predict", json=body(keyed_row()))
-        assert time.monotonic() - started < 2
+        refused = httpx.post(f"{url}/predict", json=body(keyed_row()), timeout=120)
+        assert time.monotonic() - started < 10
         assert (refused.status_code, refused.json()["status"]["reason"]) == (503, "FEATURES_UNAVAILABLE")
         complete = httpx.post(f"{url}/predict", json=body(full_row())).json()["jsonData"]
         assert complete["sequence"] == 1
@@ -205,8 +205,8 @@ def test_the_edge_refuses_a_moment_far_from_the_clock_and_sigterm_ends_it_cleanl
         assert httpx.post(f"{url}/predict", json=body(current)).status_code == 200
         started = time.monotonic()
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 0
-        assert time.monotonic() - started < 5
+        assert running.wait(30) == 0
+        assert time.monotonic() - started < 20
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -220,7 +220,7 @@ def test_a_request_in_flight_is_answered_before_sigterm_ends_the_server(release_
             time.sleep(0.02)
         running.send_signal(signal.SIGTERM)
         thread.join()
-        assert answers[0].status_code == 200 and running.wait(10) == 0
+        assert answers[0].status_code == 200 and running.wait(30) == 0
 
 
 def test_a_tampered_release_does_not_start(release_folder: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_tampered_release_does_not_start(release_folder: Path, tmp_path: Path)
     contract = tmp_path / "release" / "serving.json"
     contract.write_text(contract.read_text().replace('"decision_threshold":0.3', '"decision_threshold":0.9'))
     command = [sys.executable, "-m", "components.model_server.seldon", "--release-folder", str(tmp_path / "release"), "--port", str(free_port())]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 4 and "serving.json does not match its hash" in ended.stderr and "Traceback" not in ended.stderr
 
 
@@ -238,7 +238,7 @@ def test_a_release_is_fetched_and_verified_before_it_is_served(tmp_path: Path) -
     blobs = [path for path in (tmp_path / "bundles").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
     blobs[0].write_bytes(blobs[0].read_bytes()[:-1] + b"x")
     command = [sys.executable, "-m", "components.model_server.seldon", "--bundles-uri", str(tmp_path / "bundles"), "--release", release]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 4 and "does not match its hash" in ended.stderr
 
 

@@ -159,7 +159,7 @@ def test_an_unknown_segment_is_refused(features: list[str], categorical: list[st
 
 def test_the_distances_are_those_of_alibi_detect() -> None:
     random = np.random.default_rng(0)
-    reference, window = random.normal(size=(500, 2)), random.normal(size=(300, 2)) + [0.0, 1.0]
+    reference, window = random.normal(size=(500, 2)), random.normal(size=(300, 2)) + np.array([0.0, 1.0])
     expected = load_library().KSDrift(reference, p_val=0.05).predict(window, drift_type="feature")["data"]
     found = AlibiDetect().numeric(reference, window)
     assert [distance for distance, _ in found] == pytest.approx(list(expected["distance"]))
