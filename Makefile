@@ -43,9 +43,14 @@ test: setup ## everything: format, lint, types, unit, contract, integration and 
 lint: setup ## format and lint
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
 
+# Each part of the code is checked in the environment that it runs in.
 .PHONY: types
 types: setup ## mypy, strict
-	@.venv/bin/mypy components/contracts pipelines/cli.py
+	@.venv/bin/mypy --cache-dir .mypy_cache/root components/contracts
+	@components/environments/pipeline/.venv/bin/mypy --cache-dir .mypy_cache/pipeline pipelines benchmarks usecases \
+		components/understanding components/data_engineering components/model_engineering components/evaluation components/deployment
+	@components/environments/serving/.venv/bin/mypy --cache-dir .mypy_cache/serving components/model_server
+	@components/environments/monitoring/.venv/bin/mypy --cache-dir .mypy_cache/monitoring components/monitoring
 
 # A test file names its environment by its marker (pytestmark = pytest.mark.<environment>); conftest.py leaves the others out.
 .PHONY: test-root

@@ -10,6 +10,7 @@ best, the one with the lowest loss under the worst single outage.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,17 @@ from components.model_engineering.rows import LabelledRows, encoding_of, labelle
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
 PARAMETERS = {"max_depth": 6, "learning_rate": 0.1, "max_bin": 128}
 RESULT = Path(__file__).parent / "results" / "outage_share.md"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Log loss per row of one share: with all views (and its standard error over days), and with the view missing that hurts most."""
+
+    share: float
+    complete: float
+    error: float
+    worst_outage: float
+    view: str
 
 
 def losses(rows: LabelledRows, probability: np.ndarray) -> pd.Series[float]:
@@ -42,27 +54,29 @@ def main() -> None:
     dataset = read_dataset(given.dataset)
     encoding, model = encoding_of(usecase), usecase.config.model
     stopping, judged = split_validation(labelled_rows(dataset, "validation"))
-    rows = []
+    measured: list[Measured] = []
     for share in SHARES:
         train = rehearse_outages(labelled_rows(dataset, "train"), usecase.features, share, model.seed)
         booster = fit_booster(
-            FitData(encoding, train, stopping), PARAMETERS, seed=model.seed, maximum_rounds=model.maximum_rounds, early_stopping_rounds=model.early_stopping_rounds
+            FitData(encoding, train, stopping),
+            PARAMETERS,
+            seed=model.seed,
+            maximum_rounds=model.maximum_rounds,
+            early_stopping_rounds=model.early_stopping_rounds,
         ).booster
         complete = losses(judged, predict_raw(booster, encoding, judged))
-        worst = ("", -np.inf)
+        outages = {}
         for view in usecase.features.views:
             frame = judged.frame.copy()
             frame[list(view.feature_names)] = np.nan
             missing = LabelledRows(frame, judged.label)
-            loss = float(losses(missing, predict_raw(booster, encoding, missing)).mean())
-            worst = max(worst, (view.name, loss), key=lambda pair: pair[1])
-        rows.append({"share": share, "complete": float(complete.mean()), "error": float(complete.sem()), "worst_outage": worst[1], "view": worst[0]})
-    table = pd.DataFrame(rows)
-    best = table.loc[table["complete"].idxmin()]
-    eligible = table[table["complete"] <= best["complete"] + best["error"]]
-    chosen = eligible.loc[eligible["worst_outage"].idxmin(), "share"]
+            outages[view.name] = float(losses(missing, predict_raw(booster, encoding, missing)).mean())
+        worst = max(outages, key=lambda name: outages[name])
+        measured.append(Measured(share, float(complete.mean()), float(np.std(complete.to_numpy(), ddof=1) / np.sqrt(len(complete))), outages[worst], worst))
+    best = min(measured, key=lambda each: each.complete)
+    chosen = min((each for each in measured if each.complete <= best.complete + best.error), key=lambda each: each.worst_outage).share
     lines = ["| share | log loss, all views | standard error | log loss, worst outage | view |", "|---|---|---|---|---|"]
-    lines += [f"| {row.share:g} | {row.complete:.4f} | {row.error:.4f} | {row.worst_outage:.4f} | {row.view} |" for row in table.itertuples()]
+    lines += [f"| {each.share:g} | {each.complete:.4f} | {each.error:.4f} | {each.worst_outage:.4f} | {each.view} |" for each in measured]
     first, last = judged.frame["prediction_moment"].min(), judged.frame["prediction_moment"].max()
     text = (
         f"# Share of rehearsed outages\n\nMean daily log loss on {len(judged):,} validation rows from {first:%d %b} to {last:%d %b %Y}; the test period is not looked at.\n\n"

@@ -42,6 +42,11 @@ def _hosts(state: Path) -> list[int]:
     return found
 
 
+def _alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
 def _end_hosts(state: Path) -> None:
     for pid in _hosts(state):
         os.kill(pid, signal.SIGKILL)
@@ -139,7 +144,7 @@ def test_an_owned_host_ends_with_its_block_and_leaves_nothing_running(tmp_path: 
         _wait_until(lambda: (tmp_path / "gate.waiting").exists())
         step = int((tmp_path / "gate.waiting").read_text())
     assert _hosts(state) == []
-    _wait_until(lambda: not Path(f"/proc/{step}").exists(), 5)
+    _wait_until(lambda: not _alive(step), 10)
     lock = host_lock(state)
     assert lock is not None
     os.close(lock)

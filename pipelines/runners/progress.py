@@ -38,7 +38,7 @@ class WrittenProgress:
     def __init__(self, file: Path) -> None:
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("")
+        file.touch()  # a resumed run goes on in the same file
 
     def started(self, step: str) -> None:
         self._write({"event": "started", "step": step})

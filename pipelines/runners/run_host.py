@@ -1,6 +1,6 @@
 """The process that executes submitted runs: kfp imported once, one forked child a run, the step servers shared by all.
 
-    <pipeline environment's python> -m pipelines.runners.run_host <state> [--owned]
+    <pipeline environment's python> -m pipelines.runners.run_host <state> [--owned [descriptor of the lock]]
 
 One host a state (a file lock says which). It ends when idle; with `--owned`, when its standard input closes, i.e. with its owner, and then
 ends what runs too: the store keeps such a run, and the next host takes it up.
@@ -8,6 +8,7 @@ ends what runs too: the store keeps such a run, and the next host takes it up.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import select
@@ -31,6 +32,7 @@ from pipelines.runners.step_process import die_with_parent
 if TYPE_CHECKING:
     from pipelines.runners.local import RunResult
 
+STEP_ENVIRONMENTS = ("pipeline", "monitoring")  # the environments that have steps; serving has none
 _POLL_SECONDS = 0.1
 _IDLE_SECONDS = 60.0
 
@@ -40,9 +42,12 @@ def owned_host(state: Path) -> Iterator[None]:
     """A warm run host for as long as the block lasts, ended with it and with this process."""
     state = state.resolve()
     (state / "runs").mkdir(parents=True, exist_ok=True)
+    lock = host_lock(state)  # taken here and handed on, lest a run submitted meanwhile starts a host of nobody's
+    handed = [] if lock is None else [lock]
     with (state / "runs" / "host.log").open("ab") as log:
         host = subprocess.Popen(
-            [str(interpreter("pipeline")), "-m", "pipelines.runners.run_host", str(state), "--owned"],
+            [str(interpreter("pipeline")), "-m", "pipelines.runners.run_host", str(state), "--owned", *(f"--lock={each}" for each in handed)],
+            pass_fds=handed,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -50,6 +55,8 @@ def owned_host(state: Path) -> Iterator[None]:
             cwd=ROOT,
             start_new_session=True,
         )
+    for descriptor in handed:
+        os.close(descriptor)
     try:
         yield
     finally:
@@ -65,9 +72,13 @@ def owned_host(state: Path) -> Iterator[None]:
 class RunHost:
     """Executes the store's runs one after the other: two cores train no faster in parallel."""
 
-    def __init__(self, state: Path, owned: bool) -> None:
+    def __init__(self, state: Path, owned: bool, lock: int | None = None) -> None:
+        """`lock`: the descriptor of the host's lock, where whoever started us has taken it for us."""
         self._store = RunStore(state)
         self._owned = owned
+        self._inherited = lock
+        if lock is not None:
+            os.set_inheritable(lock, False)
         self._stop = False
         self._child = 0
 
@@ -75,7 +86,9 @@ class RunHost:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         while not self._ended():
-            lock = host_lock(self._store.state)
+            lock, self._inherited = self._inherited, None
+            if lock is None:
+                lock = host_lock(self._store.state)
             if lock is None:
                 if not self._owned:
                     return
@@ -93,8 +106,7 @@ class RunHost:
         state = self._store.state
         with contextlib.ExitStack() as stack:
             servers = stack.enter_context(StepServers(state / "runs" / "servers", step_variables(state))) if WARM_BY_DEFAULT else None
-            if servers is not None:
-                servers.start("pipeline")
+            _start(servers)
             from pipelines.runners import local  # noqa: F401  heavy: while the step server starts, and before the fork
             from pipelines.runners.cache import tree_version
 
@@ -107,6 +119,7 @@ class RunHost:
                         code = now
                         if servers is not None:
                             servers.close()
+                        _start(servers)
                     self._execute(run, servers)
                     idle_since = time.monotonic()
                 elif not self._owned and time.monotonic() - idle_since > _IDLE_SECONDS:
@@ -158,6 +171,13 @@ class RunHost:
         self._stop = True
 
 
+def _start(servers: StepServers | None) -> None:
+    """Started by the host, the step servers outlive its runs and keep what they have imported."""
+    for environment in STEP_ENVIRONMENTS if servers is not None else ():
+        assert servers is not None
+        servers.start(environment)
+
+
 def execute(store: RunStore, run: Run, servers: StepServers | None, progress: Progress) -> RunResult:
     """Run one row to its end and record what came of it. Raises what `run_pipeline` raises, recorded too."""
     from pipelines.runners.local import run_pipeline
@@ -185,4 +205,9 @@ def execute(store: RunStore, run: Run, servers: StepServers | None, progress: Pr
 
 
 if __name__ == "__main__":
-    RunHost(Path(sys.argv[1]), owned="--owned" in sys.argv[2:]).serve()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("state", type=Path)
+    parser.add_argument("--owned", action="store_true", help="end with the standard input")
+    parser.add_argument("--lock", type=int, default=None, help="inherited descriptor of the host's lock")
+    given = parser.parse_args()
+    RunHost(given.state, given.owned, given.lock).serve()

@@ -221,21 +221,27 @@ def host_lock(state: Path) -> int | None:
 
 
 def ensure_host(state: Path) -> None:
-    """Start the run host unless one is there. It outlives this process and ends when it has had nothing to do for a while."""
+    """Start the run host unless one is there. It outlives this process and ends when it has had nothing to do for a while.
+
+    The host inherits the lock that we take here: there is no moment at which a second caller would start a second host.
+    """
     lock = host_lock(state)
     if lock is None:
         return
-    os.close(lock)
-    with (state / "runs" / "host.log").open("ab") as log:
-        subprocess.Popen(
-            [str(interpreter("pipeline")), "-m", "pipelines.runners.run_host", str(state)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **step_variables(state)},
-            cwd=ROOT,
-            start_new_session=True,
-        )
+    try:
+        with (state / "runs" / "host.log").open("ab") as log:
+            subprocess.Popen(
+                [str(interpreter("pipeline")), "-m", "pipelines.runners.run_host", str(state), "--lock", str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **step_variables(state)},
+                cwd=ROOT,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+    finally:
+        os.close(lock)
 
 
 def _alive(pid: int) -> bool:

@@ -1,0 +1,100 @@
+"""Each package of the pipeline environment does real work: take it out, and a piece of a component fails."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from package_use import Use, assert_used, declared
+
+pytestmark = pytest.mark.pipeline
+
+TRAINING = """
+from components.contracts.loading import load_usecase
+from components.model_engineering.tests.flight_rows import flight_rows, manifest_of
+flights = load_usecase("flights")
+frame = flight_rows(flights, 1500)
+from components.model_engineering.train import prepare
+from components.model_engineering.boosting import fit_booster
+data = prepare(flights, frame).data
+"""
+
+INGEST = """
+from datetime import UTC, datetime
+from pathlib import Path
+from components.contracts.loading import load_usecase
+from components.data_engineering.ingest import ingest_period
+from components.data_engineering.lake import read_group
+flights = load_usecase("flights")
+version = ingest_period(flights, str(Path("lake").resolve()), datetime(2012, 12, 20, tzinfo=UTC), datetime(2012, 12, 26, tzinfo=UTC))
+assert len(read_group(str(Path("lake").resolve()), version, "flights", "schedule")) > 500
+"""
+
+REGISTRY = """
+from pathlib import Path
+from components.contracts.platform import Platform
+from components.deployment.registry import version_with_alias
+platform = Platform.embedded(Path("state"))
+(Path("state") / "mlflow").mkdir(parents=True)
+assert version_with_alias(platform, "flights", "champion") == ""
+assert (Path("state") / "mlflow" / "mlflow.db").exists()
+"""
+
+FEAST = """
+from components.contracts.loading import load_usecase
+from components.data_engineering.feature_repository import feast_objects
+flights = load_usecase("flights")
+paths = {view.served_name: f"{view.served_name}.parquet" for view in flights.features.views}
+assert len(feast_objects(flights.config, flights.features.views, paths, expire=True)) > len(flights.features.views)
+"""
+
+
+USES = [
+    Use("kfp", "kfp", "from pipelines.compiled import compile_pipeline\nassert 'assess-performance' in compile_pipeline('monitoring')"),
+    Use("mlflow-skinny", "mlflow", REGISTRY),
+    Use("sqlalchemy", "sqlalchemy", REGISTRY),
+    Use("alembic", "alembic", REGISTRY),
+    Use("feast", "feast", FEAST),
+    Use("xgboost-cpu", "xgboost", TRAINING + "assert fit_booster(data, {'max_depth': 3}, seed=1, maximum_rounds=3, early_stopping_rounds=2).loss < 1"),
+    Use("scikit-learn", "sklearn", "import numpy as np\nfrom components.model_engineering.calibration import fit_calibrator\n"
+        "p = np.linspace(0.1, 0.9, 50)\nassert fit_calibrator('isotonic', p, (p > 0.5).astype(float)).kind == 'isotonic'"),
+    Use("optuna", "optuna", TRAINING + "from components.model_engineering.tune import tune\nfrom pathlib import Path\n"
+        "assert len(tune(flights, data, manifest_of(flights, frame), 1, Path('journals')).trials) == 1"),
+    Use("pandera", "pandera", """
+        from datetime import UTC, datetime
+        import pandas as pd
+        from components.contracts.loading import load_usecase
+        from components.data_engineering.contract_schema import breaches, group_schema
+        schema = group_schema(load_usecase("flights").config, "planes", "register", datetime(2012, 12, 1, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC))
+        assert "built" in set(breaches(schema, pd.DataFrame({"tailnum": ["N1"], "built": [1066.0]}))["column"])
+    """),
+    Use("deltalake", "deltalake", INGEST),
+    Use("duckdb", "duckdb", """
+        from datetime import UTC, datetime
+        from components.monitoring.prediction_log import PredictionLog
+        assert PredictionLog("log").read("flights", datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 2, 1, tzinfo=UTC)).empty
+    """),
+    Use("openlineage-python", "openlineage", """
+        from datetime import UTC, datetime
+        from pathlib import Path
+        from components.contracts.artifacts import DataVersion
+        from components.data_engineering.lineage import emit_materialised
+        version = DataVersion(id="v", usecase="flights", as_of=datetime(2013, 4, 1, tzinfo=UTC), tables={})
+        emit_materialised(str(Path("lineage.jsonl").resolve()), version, version.as_of, {"plane": 3})
+        assert len(Path("lineage.jsonl").read_text().splitlines()) == 2
+    """),
+    Use("matplotlib", "matplotlib", "from pipelines.demo.figures import costs\nassert costs(['Apr'], [1.0], [2.0], 'USD').startswith('<svg')"),
+    Use("starlette", "starlette", "from components.monitoring.retrain_trigger import service\nassert service.Starlette"),
+    Use("uvicorn", "uvicorn", "from components.monitoring.retrain_trigger import __main__ as trigger\ntrigger.main(['--help'])"),
+    Use("httpx", "httpx", "from pipelines.demo.services import _answers\nassert not _answers('http://127.0.0.1:9/')"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES, ids=str)
+def test_without_it_a_component_fails(use: Use, tmp_path: Path) -> None:
+    assert_used(use, tmp_path)
+
+
+def test_nothing_else_is_declared() -> None:
+    assert declared("pipeline") - {use.package for use in USES} == set()
