@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.contracts.loading import load_usecase
+from components.contracts.loading import LoadedUseCase, load_usecase
 from components.model_engineering.boosting import FitData, fit_booster, predict_raw
 from components.model_engineering.calibration import split_validation
 from components.model_engineering.outages import rehearse_outages
@@ -45,13 +45,9 @@ def losses(rows: LabelledRows, probability: np.ndarray) -> pd.Series[float]:
     return pd.Series(each).groupby(rows.frame["prediction_moment"].dt.date.to_numpy()).mean()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--usecase", default="flights")
-    parser.add_argument("--dataset", type=Path, required=True)
-    given = parser.parse_args()
-    usecase = load_usecase(given.usecase)
-    dataset = read_dataset(given.dataset)
+def measure(usecase: LoadedUseCase, path: Path) -> float:
+    """Write the table and return the share that the rule chooses. `path`: a dataset as the pipeline builds it."""
+    dataset = read_dataset(path)
     encoding, model = encoding_of(usecase), usecase.config.model
     stopping, judged = split_validation(labelled_rows(dataset, "validation"))
     measured: list[Measured] = []
@@ -86,6 +82,15 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(text)
     print(text)
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--usecase", default="flights")
+    parser.add_argument("--dataset", type=Path, required=True)
+    given = parser.parse_args()
+    measure(load_usecase(given.usecase), given.dataset)
 
 
 if __name__ == "__main__":

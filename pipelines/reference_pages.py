@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 
 from components.contracts import artifacts, events, features, records, serving, usecase
+from components.monitoring import feedback
 from pipelines.reference_meanings import EVENTS, FEATURES, HEADERS, KINDS, RECORDS, USECASE
 from pipelines.reference_tables import docstring, keys_table, table, type_in_words
 
@@ -37,7 +38,9 @@ def usecase_page() -> str:
     for field in usecase.UseCase.model_fields.values():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             parts.extend(_with_parts(field.annotation, USECASE, written))
-    parts.append("## Quality checks\n\nNames that `risks[].check` may take. Each leaves a record of kind `check`, which the report sets beside the risk.\n")
+    parts.append(
+        "## Quality checks\n\nNames that `risks[].check` may take. The report sets each risk beside its check's records ([evidence](../explanation/crisp-ml-q.md#evidence)).\n"
+    )
     parts.append(table(("name", "what runs"), [(f"`{name}`", text) for name, text in usecase.QUALITY_CHECKS.items()]))
     parts.append(
         "## What is checked beyond single keys\n\n"
@@ -99,9 +102,13 @@ def events_page() -> str:
     )
     for model in (events.Alert, events.Performance):
         parts.append(f"## {model.__name__}\n\n{docstring(model)}\n\n" + keys_table(model, EVENTS))
-    parts.append("## The answer\n\nBody of a response event: `{\"jsonData\": PredictResponse, \"meta\": {\"puid\": request id}}`.")
+    parts.append('## The answer\n\nBody of a response event: `{"jsonData": PredictResponse, "meta": {"puid": request id}}`.')
     for answer in (serving.PredictResponse, serving.ModelInfo, serving.Prediction):
         parts.append(f"### {answer.__name__}\n\n{docstring(answer)}\n\n".replace("\n\n\n\n", "\n\n") + keys_table(answer, EVENTS, required=False))
+    parts.append('## Feedback\n\nBody of a feedback event: `{"truth": {"jsonData": {"feedback": [Feedback, ...], "labels": [FeedbackLabel, ...]}}}`.')
+    for word in (serving.Feedback, feedback.FeedbackLabel):
+        title = "" if word is serving.Feedback else f"### {word.__name__}\n\n"
+        parts.append(title + f"{docstring(word)}\n\n" + keys_table(word, EVENTS))
     return _page(parts)
 
 
@@ -174,8 +181,8 @@ def _default(parameter: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Help text without the terminal's markup: `[dim]default: all[/dim]` as `(default: all)`."""
-    return re.sub(r"\s+", " ", re.sub(r"\[dim\](.*?)\[/dim\]", r"(\1)", text)).strip()
+    """Help text without the terminal's markup: `[dim]default: all[/dim]` as `(default: all)`; `<name>` is not to be taken for HTML."""
+    return re.sub(r"\s+", " ", re.sub(r"\[dim\](.*?)\[/dim\]", r"(\1)", text)).strip().replace("<", "\\<")
 
 
 def _with_parts(model: type[BaseModel], meanings: Mapping[str, str], written: set[type[BaseModel]], depth: int = 2) -> list[str]:

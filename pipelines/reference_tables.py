@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -81,7 +81,7 @@ def docstring(of: object) -> str:
     return "\n\n".join(re.sub(r"\s*\n\s*", " ", part) for part in text.split("\n\n"))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
@@ -97,7 +97,9 @@ def _required(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    found = [f"{words} {getattr(each, key):g}" for each in field.metadata for key, words in _BOUNDS.items() if isinstance(getattr(each, key, None), int | float)]
+    found = [
+        f"{words} {getattr(each, key):g}" for each in field.metadata for key, words in _BOUNDS.items() if isinstance(getattr(each, key, None), int | float)
+    ]
     lengths = [each.min_length for each in field.metadata if isinstance(getattr(each, "min_length", None), int)]
     if found and found not in (["above 0"], ["at least 0", "at most 1"]):
         return ", " + ", ".join(found)

@@ -37,11 +37,15 @@ assert len(log.read("flights", moment, datetime(2013, 4, 2, tzinfo=UTC))) == 1
 """
 
 LAKE = """
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from components.contracts.loading import load_usecase
-from components.data_engineering.lake import current_version
-current_version(str(Path("lake").resolve()), load_usecase("flights"), datetime(2013, 1, 1, tzinfo=UTC))
+from components.data_engineering.ingest import ingest_period
+from components.data_engineering.lake import read_group
+from components.data_engineering.tests.small_source import FIRST, START, SmallSource
+lake = str(Path("lake").resolve())
+version = ingest_period(load_usecase("flights"), lake, START, FIRST + timedelta(days=2), SmallSource(days=4).read_period)
+assert len(read_group(lake, version, "flights", "departure")) > 300
 """
 
 SIDECAR = "from components.monitoring.sidecar import app\nassert app.Starlette"

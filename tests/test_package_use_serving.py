@@ -46,15 +46,6 @@ USES = [
     Use("xgboost-cpu", "xgboost", SCORING),
     Use("numpy", "numpy", SCORING),
     Use("pandas", "pandas", SCORING),
-    Use("pyarrow", "pyarrow", """
-        from datetime import UTC, datetime
-        from components.contracts.serving import LoggedPrediction
-        from components.monitoring.prediction_log import PredictionLog
-        moment = datetime(2013, 4, 1, tzinfo=UTC)
-        assert PredictionLog("log").append([LoggedPrediction(
-            id="a", usecase="flights", predictor="default", entity="e", prediction_moment=moment, event_time=moment, model_version="m", release="r",
-            feature_set="f", probability=0.5, decision=True, features={}, feature_times={}, warnings=[], instance="i", sequence=1, received=moment)]) == 1
-    """),
     Use("httpx", "httpx", FORWARDER),
     Use("uvicorn", "uvicorn", FORWARDER),
     Use("starlette", "starlette", FORWARDER),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.contracts.events import Performance
+from components.contracts.events import Alert, Performance
 from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import Record, RecordStore
@@ -52,7 +52,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
     story = _Story(
         usecase,
         state,
-        performance=[Performance.model_validate(record.details["performance"]) for record in records.list("performance")],
+        performance=[Performance.model_validate(record.details) for record in records.list("performance")],
         records={
             kind: list(records.list(kind))
             for kind in (
@@ -142,7 +142,7 @@ class _Story:
 
     def performance_blocks(self) -> list[Any]:
         alerts = [
-            Happening("alerts", record.event_time, "page" if record.details.get("kind") in ("lost_events", "data_quality") else "alert")
+            Happening("alerts", record.event_time, "page" if _alert_kind(record) in ("lost_events", "data_quality") else "alert")
             for record in self.records["alert"]
         ]
         decisions = [Happening("decisions", record.event_time, record.outcome) for record in self.records["retrain_decision"]]
@@ -214,7 +214,7 @@ class _Story:
             blocks.append(Table(["when", "decision", "why", ""], notable))
         blocks.append(Details(f"All {len(rows)} decisions", [Table(["when", "decision", "why", ""], rows)]))
         alerts = [
-            [f"{record.event_time:%d %b}", str(record.details.get("kind", "")).replace("_", " "), record.reason, self._link("alert", record)]
+            [f"{record.event_time:%d %b}", _alert_kind(record).replace("_", " "), record.reason, self._link("alert", record)]
             for record in self.records["alert"]
         ]
         blocks.append(Details(f"All {len(alerts)} alerts", [Table(["window's end", "kind", "what moved", ""], alerts)]))
@@ -311,3 +311,7 @@ class _Story:
 
     def _count(self, kind: str, outcome: str) -> int:
         return sum(record.outcome == outcome for record in self.records[kind])
+
+
+def _alert_kind(record: Record) -> str:
+    return Alert.model_validate(record.details["alert"]).kind

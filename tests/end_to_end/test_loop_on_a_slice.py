@@ -4,21 +4,20 @@ The use case is the example with a faster rhythm (windows of five days, judged o
 that one retraining falls into the slice. The loop runs once, in its own processes over HTTP; each test looks at what it left behind.
 """
 
-import base64
 import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -54,14 +53,15 @@ CHANGES = {
     "window: 7d": "window: 5d",
     "test_period: 14d": "test_period: 5d",
     "minimum_rows: 5000": "minimum_rows: 300",
+    "minimum_simple_rule_auc: 0.55": "minimum_simple_rule_auc: 0.40",
     "budget_trials: 8": "budget_trials: 2",
     "maximum_rounds: 300": "maximum_rounds: 60",
     "bootstrap_samples: 200": "bootstrap_samples: 50",
     "threshold: 0.65": "threshold: 0.99",
-    "metric: roc_auc, limit: 0.60}": "metric: roc_auc, limit: 0.50}",
+    "metric: roc_auc, limit: 0.60}": "metric: roc_auc, limit: 0.40}",
     "kind: baseline, metric: roc_auc, limit: 0.0}": "kind: baseline, metric: roc_auc, limit: -0.2}",
     "kind: champion, metric: roc_auc, limit: 0.01}": "kind: champion, metric: roc_auc, limit: 0.3}",
-    "metric: roc_auc, limit: 0.55}": "metric: roc_auc, limit: 0.45}",
+    "metric: roc_auc, limit: 0.55}": "metric: roc_auc, limit: 0.30}",
     "kind: robustness, metric: roc_auc, limit: 0.10}": "kind: robustness, metric: roc_auc, limit: 0.30}",
     "kind: latency, limit: 20.0}": "kind: latency, limit: 2000.0}",
 }
@@ -275,6 +275,7 @@ class _Page(HTMLParser):
         super().__init__()
         self.texts: dict[str, list[str]] = {}
         self.loaded: list[str] = []
+        self.source = text
         self._open: list[str] = []
         self.feed(text)
 
@@ -312,8 +313,9 @@ def test_the_report_shows_verdict_timeline_and_every_section_in_a_browser(finish
     body = " ".join(shown.texts["body"])
     assert "The promise was broken in 1 of 1 weeks" in body
     assert "started 1 retrainings; of 2 models that were built, 2 passed the gates and 0 were refused" in body
-    assert len(shown.texts["svg"]) >= 4
-    assert "promised: 0.99" in shown.texts["svg"][0] or "promised: 0.99" in finished.report.read_text()
+    figures = [label for label in re.findall(r'role="img" aria-label="([^"]+)"', shown.source)]
+    assert {"Live performance over time", "Policies compared", "Drift per feature over time", "Costs"} <= set(figures)
+    assert len(shown.texts["svg"]) == len(figures)
 
 
 @needs_browser
@@ -330,8 +332,6 @@ def test_the_report_loads_nothing_from_a_network(finished: Finished, tmp_path: P
 def test_the_report_is_not_blank(finished: Finished, tmp_path: Path) -> None:
     picture = tmp_path / "report.png"
     _browse(tmp_path, finished.report, f"--screenshot={picture}", "--window-size=1200,1600")
-    import matplotlib.image
-
     pixels = (matplotlib.image.imread(picture)[..., :3] * 255).astype("uint8").reshape(-1, 3)
-    colours, counts = __import__("numpy").unique(pixels, axis=0, return_counts=True)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
     assert len(colours) > 50 and counts.max() / counts.sum() < 0.98
