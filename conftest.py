@@ -14,11 +14,22 @@ def _environment_of_this_process() -> str:
     return prefix.parent.name if prefix.parent.parent.name == "environments" else "root"
 
 
+def _environment_of(test_file: Path) -> str:
+    mark = _MARK.search(test_file.read_text())
+    return mark[1] if mark else "root"
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    if collection_path.is_dir() or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
-        return None
-    mark = _MARK.search(collection_path.read_text())
-    return True if (mark[1] if mark else "root") != _environment_of_this_process() else None
+    """Leave out files of other environments, and folders that hold nothing else: their conftest.py may import what is not installed here."""
+    here = _environment_of_this_process()
+    if collection_path.is_dir():
+        if ".venv" in collection_path.parts:
+            return True
+        files = [file for file in collection_path.rglob("test_*.py") if ".venv" not in file.parts]
+        return True if files and all(_environment_of(file) != here for file in files) else None
+    if collection_path.suffix == ".py" and collection_path.name.startswith("test_") and _environment_of(collection_path) != here:
+        return True
+    return None
 
 
 def pytest_report_header() -> str:

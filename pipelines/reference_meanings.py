@@ -156,7 +156,7 @@ RECORDS: dict[str, str] = {
 
 # kind: (what it says, outcomes)
 KINDS: dict[str, tuple[str, str]] = {
-    "check": ("a quality check of a phase: the evidence for a risk; `details.check` names it", "passed, failed"),
+    "check": ("a quality check of a phase: the evidence for a risk; `details.check` names it", "passed, failed, not_judged"),
     "feasibility": ("whether the data allow the success criteria", "go, no_go"),
     "data_version": ("the source tables after an ingest, as Delta versions with content hashes", "recorded"),
     "dataset": ("a training frame and its split", "built"),

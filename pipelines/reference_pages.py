@@ -122,9 +122,9 @@ def cli_page() -> str:
         ("0", "done; also when gates refused a model, which is a result"),
         ("1", "refused; the message says what to do"),
         ("2", "wrong usage, or a use case that breaks the contract"),
-        ("3", "data that break their contract"),
-        ("4", "stored content that does not match its hash"),
-        ("5", "a pipeline's step failed"),
+        ("3", "data that break their contract, outside of a pipeline's step"),
+        ("4", "stored content that does not match its hash, outside of a pipeline's step"),
+        ("5", "a pipeline's step failed, for whatever reason; the message holds it"),
         ("130", "interrupted"),
     ]
     parts.append("## Exit codes\n\n" + table(("code", "meaning"), codes))

@@ -35,6 +35,7 @@ _PLAIN: dict[Any, str] = {
     type(None): "null",
     Any: "any value",
 }
+_MOST_WORDS = 10  # more are listed elsewhere
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
@@ -48,6 +49,8 @@ def type_in_words(hint: Any) -> str:
     if getattr(hint, "__metadata__", None) is not None:
         return type_in_words(get_args(hint)[0])
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal and len(arguments) > _MOST_WORDS:
+        return "word"
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
@@ -60,6 +63,8 @@ def type_in_words(hint: Any) -> str:
         return f"map from {type_in_words(arguments[0])} to {type_in_words(arguments[1])}"
     if inspect.isclass(hint) and issubclass(hint, BaseModel):
         return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    if getattr(hint, "__name__", "") == "JsonValue":
+        return "any JSON value"
     return str(getattr(hint, "__name__", None) or hint).removeprefix("typing.")
 
 
@@ -71,7 +76,7 @@ def keys_table(model: type[BaseModel], meanings: Mapping[str, str], required: bo
         meaning = field.description or meanings.get(f"{model.__name__}.{name}") or meanings.get(name)
         if meaning is None:
             raise KeyError(f"{model.__name__}.{name} has neither a description nor a meaning in pipelines/reference_meanings.py")
-        rows.append((f"`{name}`", type_in_words(hints[name]) + _bounds(field), *([_required(field)] if required else []), meaning))
+        rows.append((f"`{name}`", _without_null(type_in_words(hints[name]), field) + _bounds(field), *([_required(field)] if required else []), meaning))
     return table(("key", "type", *(["required"] if required else []), "meaning"), rows)
 
 
@@ -84,6 +89,11 @@ def docstring(of: object) -> str:
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _without_null(words: str, field: FieldInfo) -> str:
+    """An optional key need not be said to be null."""
+    return words if field.is_required() else words.removesuffix(" or null")
 
 
 def _required(field: FieldInfo) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_FOUND = 42
-_PROLOGUE = '''
+_PROLOGUE = """
 import importlib.abc, os, sys, warnings
 warnings.simplefilter("ignore")
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", FEAST_USAGE="False")
@@ -33,7 +33,7 @@ def hidden_in(error):
     return False
 
 def piece():
-'''
+"""
 _EPILOGUE = """
 try:
     piece()

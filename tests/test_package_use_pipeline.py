@@ -50,6 +50,40 @@ assert len(feast_objects(flights.config, flights.features.views, paths, expire=T
 """
 
 
+LOG = """
+from datetime import UTC, datetime
+from components.contracts.serving import LoggedPrediction
+from components.monitoring.prediction_log import PredictionLog
+moment = datetime(2013, 4, 1, tzinfo=UTC)
+log = PredictionLog("log")
+log.append([LoggedPrediction(
+    id="a", usecase="flights", predictor="default", entity="e", prediction_moment=moment, event_time=moment, model_version="m", release="r",
+    feature_set="f", probability=0.5, decision=True, features={}, feature_times={}, warnings=[], instance="i", sequence=1, received=moment)])
+assert len(log.read("flights", moment, datetime(2013, 4, 2, tzinfo=UTC))) == 1
+"""
+
+# The trigger serves until it is told to end, which it is as soon as it answers.
+TRIGGER = """
+import os, signal, threading, time
+from pathlib import Path
+from components.contracts.platform import Platform
+from components.monitoring.retrain_trigger.__main__ import main
+from pipelines.demo.services import _answers, free_port
+port, answered = free_port(), []
+
+def end_it():
+    while not _answers(f"http://127.0.0.1:{port}/healthz"):
+        time.sleep(0.1)
+    answered.append(port)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+Path("platform.json").write_text(Platform.embedded(Path(".")).model_dump_json())
+os.environ["CRISPLINE_PLATFORM"] = "platform.json"
+threading.Thread(target=end_it, daemon=True).start()
+assert main(["--port", str(port), "--usecase", "flights", "--state", "."]) == 0 and answered
+"""
+
 USES = [
     Use("kfp", "kfp", "from pipelines.compiled import compile_pipeline\nassert 'assess-performance' in compile_pipeline('monitoring')"),
     Use("mlflow-skinny", "mlflow", REGISTRY),
@@ -70,11 +104,7 @@ USES = [
         assert "built" in set(breaches(schema, pd.DataFrame({"tailnum": ["N1"], "built": [1066.0]}))["column"])
     """),
     Use("deltalake", "deltalake", INGEST),
-    Use("duckdb", "duckdb", """
-        from datetime import UTC, datetime
-        from components.monitoring.prediction_log import PredictionLog
-        assert PredictionLog("log").read("flights", datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 2, 1, tzinfo=UTC)).empty
-    """),
+    Use("duckdb", "duckdb", LOG),
     Use("openlineage-python", "openlineage", """
         from datetime import UTC, datetime
         from pathlib import Path
@@ -86,7 +116,7 @@ USES = [
     """),
     Use("matplotlib", "matplotlib", "from pipelines.demo.figures import costs\nassert costs(['Apr'], [1.0], [2.0], 'USD').startswith('<svg')"),
     Use("starlette", "starlette", "from components.monitoring.retrain_trigger import service\nassert service.Starlette"),
-    Use("uvicorn", "uvicorn", "from components.monitoring.retrain_trigger import __main__ as trigger\ntrigger.main(['--help'])"),
+    Use("uvicorn", "uvicorn", TRIGGER),
     Use("httpx", "httpx", "from pipelines.demo.services import _answers\nassert not _answers('http://127.0.0.1:9/')"),
 ]  # fmt: skip
 

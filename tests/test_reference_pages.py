@@ -56,3 +56,22 @@ def test_links_between_the_pages_of_the_documentation_lead_somewhere() -> None:
             if not target.startswith(("http://", "https://")) and not (page.parent / Path(target)).exists():
                 broken.append(f"{page.relative_to(docs)}: {target}")
     assert not broken, "\n".join(broken)
+
+
+def test_every_command_in_the_documentation_exists_with_its_options() -> None:
+    known = re.findall(r"^## (crispline .+)$", reference_pages.cli_page(), re.MULTILINE)
+    options = {name: set(re.findall(r"`(-[\w-]+)`", reference_pages.cli_page().split(f"## {name}\n", 1)[1].split("\n## ", 1)[0])) for name in known}
+    wrong = []
+    for page in (reference_pages.ROOT / "docs").rglob("*.md"):
+        for line in re.findall(r"^\s*(crispline .+)$", _code_of(page), re.MULTILINE):
+            command = re.split(r"\s+[#|]", re.sub(r"'[^']*'", "TEXT", line))[0]
+            name = next((name for name in known if f"{command} ".startswith(f"{name} ")), None)
+            given = set(re.findall(r"(?<=\s)(--?[a-z][\w-]*)", command)) - {"--help", "-h"}
+            if name is None or (name != "crispline demo" and given - options[name]):
+                wrong.append(f"{page.name}: {line}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _code_of(page: Path) -> str:
+    """The fenced blocks of a page."""
+    return "\n".join(page.read_text().split("```")[1::2])

@@ -60,7 +60,7 @@ def account_record(usecase: LoadedUseCase, start: datetime, end: datetime, as_of
         event_time=as_of,
         outcome="paid" if saved > 0 else "did_not_pay",
         reason=f"Acted on {result.acted} of {result.rows} predictions, {result.right} of them rightly, and missed {result.misses}: "
-        f"{saved:,.0f} {currency} {'saved' if saved > 0 else 'lost'} against not acting in the window of {format_duration(end - start)}.",
+        f"{abs(saved):,.0f} {currency} {'saved' if saved > 0 else 'lost'} against not acting in the window of {format_duration(end - start)}.",
         inputs={"window_start": start.isoformat(), "window_end": end.isoformat(), **{key: getattr(result, key) for key in Account.__dataclass_fields__}},
         lineage=Lineage(),
     )

@@ -113,16 +113,18 @@ class _Story:
     def lead(self, facts: LoopFacts, comparison: PolicyComparison | None) -> list[Any]:
         measured = self.measured()
         below = [row for row in measured if row.high < self.threshold]
-        kept = bool(measured) and not below
+        kept = bool(measured) and all(row.value >= self.threshold for row in measured)
         promoted, refused = self._count("gates", "passed"), self._count("gates", "failed")
         retrained = self._count("retrain_decision", "retrain")
-        headline = (
-            "The promise was kept"
-            if kept
-            else f"The promise was broken in {len(below)} of {len(measured)} weeks"
-            if measured
-            else "Nothing could be measured yet"
-        )
+        doubtful = sum(row.value < self.threshold for row in measured) - len(below)
+        if not measured:
+            headline = "Nothing could be measured yet"
+        elif below:
+            headline = f"The promise was broken in {len(below)} of {len(measured)} weeks"
+        elif doubtful:
+            headline = f"No week is surely below the promise; {doubtful} of {len(measured)} lie below it within their error"
+        else:
+            headline = "The promise was kept in every week"
         sentences = (
             f"{self.metric} was promised to stay above {self.threshold:g}. {len(self.records['alert'])} alerts were raised, the trigger decided "
             f"{len(self.records['retrain_decision'])} times and started {retrained} retrainings; of {promoted + refused} models that were built, "

@@ -82,7 +82,7 @@ def decide(config: UseCase, cause: Alert | Performance, evidence: Evidence, hist
     rows, span = _new_labels(config, cause, known, past)
     if verdict.outcome == "retrain":
         assert isinstance(cause, Performance)
-        verdict = _hindrance(config, cause, now, verdict.reason, past, alerts, rows, span) or verdict
+        verdict = _hindrance(config, cause, now, verdict.reason, past, alerts, span) or verdict
     return Decision(
         cause=cause.id,
         event_time=now,
@@ -92,7 +92,6 @@ def decide(config: UseCase, cause: Alert | Performance, evidence: Evidence, hist
         inputs=_inputs(cause) | {"new_labelled_rows": rows, "new_labelled_time": format_duration(span), "runs_in_budget_period": _spent(config, now, past)},
         thresholds={
             config.retraining.metric: config.retraining.threshold,
-            "minimum_rows": config.business.success.minimum_rows,
             "test_period": format_duration(config.model.test_period),
             "cooldown": format_duration(config.retraining.cooldown),
             "budget_runs": config.retraining.budget_runs,
@@ -145,7 +144,6 @@ def _hindrance(
     need: str,
     past: tuple[Retraining, ...],
     alerts: tuple[Alert, ...],
-    rows: int,
     span: timedelta,
 ) -> _Verdict | None:
     """Why a needed retraining is not started, or None."""
@@ -169,11 +167,11 @@ def _hindrance(
             "page",
             f"{need} The budget of {policy.budget_runs} runs in {format_duration(policy.budget_period)} is spent: a person must decide.",
         )
-    minimum, period = config.business.success.minimum_rows, config.model.test_period
-    if rows < minimum or span < period:
+    # By time, not by rows: the log may hold a sample of what the label table holds, and the run's own feasibility check counts the rows.
+    if span < config.model.test_period:
         return _Verdict(
             "wait_for_labels",
-            f"{need} Since the last training {rows} labels over {format_duration(span)} came in; {minimum} over {format_duration(period)} are needed to learn "
+            f"{need} Since the last training labels over {format_duration(span)} came in; {format_duration(config.model.test_period)} are needed to learn "
             "something new and to judge it.",
         )
     return None

@@ -14,7 +14,7 @@ PROGRESS = Progress(settings={"start": "2013-04-01T00:00:00Z"}, next_day="2013-0
 
 def test_a_second_loop_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with owned(state), pytest.raises(CrisplineError, match="another loop runs in .*name another folder with --state"), owned(state):
+    with owned(state), pytest.raises(CrisplineError, match=r"another loop runs in .*name another folder with --state"), owned(state):
         pass
     with owned(state):
         pass
