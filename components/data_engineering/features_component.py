@@ -10,6 +10,8 @@ def build_features(usecase: str, data_version: Input[Artifact], training_start: 
     """Join features to labelled rows as of a recorded data version and split them by time. Empty `training_start`: the declared window."""
     from pathlib import Path
 
+    import feast  # noqa: F401  said here, a step server imports it once for all steps
+
     from components.data_engineering.feature_steps import build_features
 
     built = build_features(usecase, Path(data_version.path), training_start, Path(dataset.path), Path(manifest.path))
@@ -20,6 +22,8 @@ def build_features(usecase: str, data_version: Input[Artifact], training_start: 
 def materialise(usecase: str, data_version: Input[Artifact], start: str, end: str, releases: str = "") -> str:
     """Publish the features' ticks in [start, end) to the online store. `releases`: ids, separated by commas, that are served beside the use case's set."""
     from pathlib import Path
+
+    import feast  # noqa: F401  said here, a step server imports it once for all steps
 
     from components.data_engineering.feature_steps import materialise_period
 

@@ -35,6 +35,8 @@ from components.data_engineering.lake import (
 
 ReadPeriod = Callable[[str, str, datetime, datetime], pd.DataFrame]
 _APPLICATION = "crispline.ingest"
+# Opening a version replays the commits since the last checkpoint; with Delta's default of 100 a lake of daily periods opens ever more slowly.
+_CONFIGURATION = {"delta.checkpointInterval": "10"}
 
 
 def ingest_period(usecase: LoadedUseCase, lake_uri: str, start: datetime, end: datetime, read_period: ReadPeriod | None = None) -> DataVersion:
@@ -96,7 +98,7 @@ def _append(usecase: LoadedUseCase, lake_uri: str, table: str, group: str, start
     name = f"{table}.{group}"
     uri = table_uri(lake_uri, usecase.name, table, group)
     schema = arrow_schema(usecase.config, table, group)
-    delta = DeltaTable(uri) if DeltaTable.is_deltatable(uri) else DeltaTable.create(uri, schema, mode="ignore", name=name)
+    delta = DeltaTable(uri) if DeltaTable.is_deltatable(uri) else DeltaTable.create(uri, schema, mode="ignore", name=name, configuration=_CONFIGURATION)
     state = table_state(delta)
     if state is not None and state.until > end:
         raise CrisplineError(f"{name} holds rows until {format_moment(state.until)}: an ingest of that period was interrupted; repeat it before any other")

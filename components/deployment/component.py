@@ -26,6 +26,8 @@ def register(usecase: str, model: Input[Model], tracked: Input[Artifact], gates:
     """Register the model in MLflow under the alias `challenger`; returns MLflow's version. Idempotent by tracking run."""
     from pathlib import Path
 
+    import mlflow  # noqa: F401  said here, a step server imports it once for all steps
+
     from components.deployment.steps import run_register
 
     return run_register(usecase, model=Path(model.path), tracked=Path(tracked.path), gates=Path(gates.path), as_of=as_of)
@@ -65,6 +67,8 @@ def bundle(
 @step("pipeline")
 def promote(usecase: str, environment: str, release: str, cause: str, as_of: str) -> str:
     """Change the environment's release file by one Git commit, and crown the model; returns the commit. Idempotent by cause."""
+    import mlflow  # noqa: F401  said here, a step server imports it once for all steps
+
     from components.deployment.steps import run_promote
 
     return run_promote(usecase, environment=environment, release=release, cause=cause, as_of=as_of)

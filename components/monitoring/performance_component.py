@@ -11,6 +11,8 @@ def assess_performance(usecase: str, window_start: str, window_end: str, as_of: 
 
     `performance`: JSON list of Performance. Returns below (a whole interval is), held or no_data.
     """
+    import nannyml  # noqa: F401  said here, a step server imports it once for all steps
+
     from components.monitoring.performance.steps import assess
 
     return assess(usecase, window_start, window_end, as_of, performance.path)

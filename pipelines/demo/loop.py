@@ -201,7 +201,8 @@ class Loop:
         self.rows += len(rows)
         window = self.usecase.config.monitoring.window
         closed = floor_to(end - self.usecase.config.monitoring.lateness, window)
-        if floor_to(day - self.usecase.config.monitoring.lateness, window) < closed:
+        # A window that ended by the start of the replay saw no prediction, so nobody closes it.
+        if max(self.settings.start, floor_to(day - self.usecase.config.monitoring.lateness, window)) < closed:
             self._end_of_window(serving, version, closed, as_of=end)
         self.say.day(day)
 
@@ -278,5 +279,7 @@ class Loop:
             return None
         config = self.usecase.config
         predictions = PredictionLog(self.platform.prediction_log_uri).read(self.usecase.name, self.settings.start, until)
+        if predictions.empty:
+            return None
         retrained = sum(record.outcome == "retrain" for record in RecordStore(self.platform.records_uri).list("retrain_decision"))
         return compare(pd.read_parquet(computed), predictions, retrained, config.retraining.metric, config.retraining.threshold)
