@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
         Section("Everything else", story.link_blocks(), "links"),
     ]
     text = page(
-        f"{usecase.name}: the loop from {facts.start:%B} to {facts.end:%B %Y}",
+        f"{usecase.name}: the loop from {facts.start:%B} to {facts.end - timedelta(days=1):%B %Y}",
         sections,
         subtitle=usecase.config.description,
         lead=story.lead(facts, comparison),
@@ -135,7 +135,7 @@ class _Story:
         values: dict[str, object] = {
             "predictions": f"{facts.rows:,}",
             "requests": f"{facts.requests:,}, none dropped",
-            "sample": f"{facts.sample:.0%} of all rows",
+            "sample": f"{facts.sample:.1%} of all rows",
             f"mean {self.metric}": f"{np.mean([row.value for row in measured]):.3f}" if measured else "not measured",
             "worst week": f"{min(row.value for row in measured):.3f}" if measured else "not measured",
             "loop took": f"{facts.seconds:.0f} s" + ("" if facts.finished else " (interrupted)"),
