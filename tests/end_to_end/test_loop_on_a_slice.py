@@ -124,7 +124,7 @@ def _faster_flights(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("loop")
     usecase = load_usecase(_faster_flights(folder / "usecases" / "flights"))
