@@ -6,6 +6,8 @@
 2. `retraining.threshold`: a walk-forward backtest. Each week from the first one that has enough labels a model is trained on the labels known
    by then and scored on the week that follows. What is promised is what that pilot delivered: the mean weekly metric, rounded down to 0.01.
    Noise between weeks is no reason to lower a promise; the trigger's decision takes it into account by intervals.
+   The value rests on January to March alone. The rule is not blind: it replaced a first one (the mean less one standard deviation of the
+   weeks, 0.62) when that one's result and some measured weeks of April to June, under another threshold, had been seen.
 
 The script fails when a value in usecase.yaml is not the regenerated one.
 """
