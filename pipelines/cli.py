@@ -48,11 +48,12 @@ def run_data(
     start: Annotated[MomentText, typer.Option(help="Start of the period: a day or an RFC 3339 moment.")],
     end: Annotated[MomentText, typer.Option(help="End of the period, not included.")],
     training_start: Annotated[MomentText, typer.Option(help="First prediction moment of the features built. [dim]default: the use case's window[/dim]")] = "",
+    environment: Environment = "dev",
     usecase: UseCaseName = "",
     state: State = DEFAULT_STATE,
 ) -> None:
     """Ingest a period, validate it, build features, materialise the online store."""
-    parameters = {"start": given_moment(start), "end": given_moment(end), "training_start": _given_or_none(training_start)}
+    parameters = {"start": given_moment(start), "end": given_moment(end), "training_start": _given_or_none(training_start), "environment": environment}
     _run("data", usecase, state, parameters)
 
 
@@ -144,7 +145,9 @@ def status(usecase: UseCaseName = "", state: State = DEFAULT_STATE, as_json: Ann
 def serve(
     port: Annotated[int, typer.Option(help="Where predictions are asked for.")] = 8080,
     environment: Environment = "dev",
-    moment_skew: Annotated[str, typer.Option(help="How far a request's prediction moment may lie from now: a duration, or unlimited.")] = "15m",
+    moment_skew: Annotated[
+        str, typer.Option(help="How far a request's prediction moment may lie from now: a duration, or unlimited. Without it, the release's contract decides.")
+    ] = "",
     usecase: UseCaseName = "",
     state: State = DEFAULT_STATE,
 ) -> None:

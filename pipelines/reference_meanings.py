@@ -109,7 +109,6 @@ USECASE: dict[str, str] = {
     "Retraining.budget_period": "business time over which they are counted, back from now",
     "Retraining.run_mode": "`disabled`: never; `dry_run`: decide and record, do not run; `enabled`: run",
     "Retraining.cost_of_run": "cost of one retraining, in `business.currency`; declared, not yet an input of the decision",
-    "Retraining.feedback_for_training": "whether end users' corrections may become training labels",
 }
 
 FEATURES: dict[str, str] = {

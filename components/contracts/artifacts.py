@@ -57,7 +57,7 @@ class CodeVersion(Artifact):
 
 
 class ModelManifest(Artifact):
-    """A trained model: `model.ubj`, `calibrator.json`, `columns.json` in one folder."""
+    """A trained model: `model.ubj`, `calibrator.json`, `model.json` (this manifest) and `training.json` in one folder."""
 
     version: str
     algorithm: str

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.contracts.features import FeatureSet
 from components.contracts.usecase import Column, Moment
 
+CONTRACT_FILE = "serving.json"  # the ServingContract in a release
 FeatureValue = float | int | str | bool | None
 
 
@@ -81,6 +82,7 @@ class ServingContract(Message):
     maximum_batch_rows: int
     maximum_body_bytes: int
     lead_seconds: float
+    maximum_moment_skew_seconds: float
 
 
 class LoggedPrediction(Message):

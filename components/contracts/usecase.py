@@ -300,6 +300,9 @@ class Monitoring(Section):
     false_alarms: int = Field(ge=2)
     detectors: list[Detector] = Field(min_length=1)
     maximum_lost_share: Share
+    maximum_stale_share: Share = Field(
+        description="share of answers with a looked-up value older than its view allows, or no answer of the feature server, above which `freshness` fails"
+    )
     quality: Quality
 
 
@@ -314,7 +317,10 @@ class Retraining(Section):
     run_mode: Literal["disabled", "dry_run", "enabled"]
     cost_of_run: Positive
     training_window: Duration = Field(description="history that a retraining uses, back from its as-of moment")
-    feedback_for_training: Literal["never", "corrections"]
+    feedback_for_training: Literal["never", "corrections"] = Field(
+        description="`corrections`: a user's correction made before the as-of moment is the training label of a row that the label table has no word on; "
+        "an official label or outcome always wins, contradicting corrections are left out. `never`: users' words change no label"
+    )
     quality: Quality
 
 

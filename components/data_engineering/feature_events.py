@@ -11,13 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from upath import UPath
 
 from components.contracts.artifacts import DataVersion
 from components.contracts.features import FeatureView
 from components.contracts.loading import LoadedUseCase
 from components.data_engineering.feature_tables import KNOWN_AT, lookback
-from components.data_engineering.lake import table_uri
+from components.data_engineering.lake import arrow_filesystem, table_uri
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -79,13 +78,11 @@ def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, 
     first: with one file per ingested day that is most of the time of a publication after some months.
     """
     recorded = data_version.tables[f"{table}.{group}"]
-    root = UPath(table_uri(lake_uri, data_version.usecase, table, group))
-    delta = DeltaTable(str(root), version=recorded.version)
+    uri = table_uri(lake_uri, data_version.usecase, table, group)
+    delta, filesystem = DeltaTable(uri, version=recorded.version), arrow_filesystem(uri)
     wanted = list(dict.fromkeys([*columns, KNOWN_AT]))
-    parts = []
-    for path in _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters):
-        with (root / path).open("rb") as file:
-            parts.append(pq.read_table(file, columns=wanted, filters=filters))
+    paths = _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters)
+    parts = [pq.read_table(path, columns=wanted, filters=filters, filesystem=filesystem) for path in paths]
     if not parts:
         schema = pa.schema(delta.schema().to_arrow())
         parts = [pa.schema([schema.field(name) for name in wanted]).empty_table()]

@@ -52,7 +52,7 @@ def materialise_period(usecase: str, data_version: Path, start: str, end: str, r
 
     platform, loaded = Platform.load(), load_usecase(usecase)
     version = DataVersion.model_validate_json(data_version.read_text())
-    sets = [loaded.features, *(feature_set_of_release(platform.bundles_uri, release) for release in releases if release)]
+    sets = feature_sets_to_serve(loaded.features, platform.bundles_uri, releases)
     ticks = materialise(loaded, platform, version, parse_moment(start), parse_moment(end), sets)
     emit_materialised(platform.lineage_uri, version, ticks.end, ticks.rows)
     return f"published {sum(ticks.rows.values())} rows of {len(ticks.rows)} feature views"
@@ -70,6 +70,11 @@ def entities_to_score(usecase: str, data_version: Path, start: str, end: str, en
     entities.parent.mkdir(parents=True, exist_ok=True)
     request_features(loaded, platform, version, rows, features).to_parquet(entities, index=False)
     return len(rows)
+
+
+def feature_sets_to_serve(own: FeatureSet, bundles_uri: str, releases: Sequence[str]) -> list[FeatureSet]:
+    """The use case's own feature set, which the next release will need, and those of `releases` (ids; an empty one is none)."""
+    return [own, *(feature_set_of_release(bundles_uri, release) for release in releases if release)]
 
 
 def feature_set_of_release(bundles_uri: str, release: str) -> FeatureSet:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from components.contracts.errors import InvalidData
 from components.contracts.loading import LoadedUseCase
 from components.contracts.usecase import Label
+
+if TYPE_CHECKING:
+    from components.monitoring.feedback import FeedbackLabel
 
 MISSING = "missing"
 State = Literal["labelled", "excluded", "missing", "pending"]
@@ -34,6 +38,23 @@ def labels_as_of(usecase: LoadedUseCase, outcomes: pd.DataFrame, as_of: datetime
             "label_known_at": known["known_at"],
         }
     ).reset_index(drop=True)
+
+
+def fill_with_corrections(labels: pd.DataFrame, corrections: Iterable[FeedbackLabel]) -> pd.DataFrame:
+    """`labels` (from `labels_as_of`) and a row more for each corrected entity that they have no row of: an official word always wins.
+
+    An entity whose predictions were corrected to different values is left out; of equal corrections the earliest gives `label_known_at`.
+    """
+    official = set(labels["entity"])
+    by_entity: dict[str, list[FeedbackLabel]] = {}
+    for correction in corrections:
+        if correction.entity not in official:
+            by_entity.setdefault(correction.entity, []).append(correction)
+    earliest = [min(each, key=lambda one: one.known_at) for each in by_entity.values() if len({one.label for one in each}) == 1]
+    if not earliest:
+        return labels
+    filled = pd.DataFrame([(one.entity, one.label, one.outcome, one.known_at) for one in earliest], columns=["entity", "label", "outcome", "label_known_at"])
+    return pd.concat([labels, filled.astype({name: labels[name].dtype for name in filled.columns})], ignore_index=True)
 
 
 def close_labels(usecase: LoadedUseCase, predictions: pd.DataFrame, labels: pd.DataFrame, as_of: datetime) -> pd.DataFrame:

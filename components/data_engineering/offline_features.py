@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
 from components.contracts.artifacts import DatasetManifest, DataVersion
 from components.contracts.durations import floor_to
 from components.contracts.errors import InvalidData
-from components.contracts.features import FeatureSet, FeatureView
+from components.contracts.features import Aggregate, FeatureSet, FeatureView
 from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
@@ -25,9 +26,10 @@ from components.data_engineering.entities import PREDICTION_MOMENT, read_entitie
 from components.data_engineering.feature_events import read_events
 from components.data_engineering.feature_repository import feature_references, offline_store
 from components.data_engineering.feature_tables import EVENT_TIMESTAMP, STAMP, build_view, join_key_columns, tick_key, tick_numbers
-from components.data_engineering.labels import MISSING, close_labels, labels_as_of
+from components.data_engineering.labels import MISSING, close_labels, fill_with_corrections, labels_as_of
 from components.data_engineering.lake import read_group
 from components.data_engineering.split import embargo_holds, split_by_time
+from components.monitoring.feedback import feedback_for_training, read_feedback
 
 LABEL, OUTCOME, LABEL_KNOWN_AT, SPLIT = "label", "outcome", "label_known_at", "split"
 _ROW = "__row__"
@@ -102,10 +104,21 @@ def export_snapshot(
         if not path.exists():
             events = read_events(platform.lake_uri, usecase, data_version, view, start, end)
             buffer = io.BytesIO()
-            build_view(view, events, start, end).to_parquet(buffer, index=False)
+            pq.write_table(pa.Table.from_pandas(build_view(view, events, start, end), _snapshot_schema(usecase, view), preserve_index=False), buffer)
             write_atomically(path, buffer.getvalue())
         paths[view.served_name] = str(path)
     return paths
+
+
+def _snapshot_schema(usecase: LoadedUseCase, view: FeatureView) -> pa.Schema:
+    """Types as declared: those of the values are none where a view published no row, and a join on a key of type null fails."""
+    columns = usecase.config.data.tables[view.table].columns
+    keys = [(key, pa.int64() if key == tick_key(view) or columns[key].type == "integer" else pa.string()) for key in join_key_columns(view)]
+    numeric = ("integer", "float", "boolean")
+    features = [
+        (feature.name, pa.float64() if isinstance(feature, Aggregate) or columns[feature.column].type in numeric else pa.string()) for feature in view.features
+    ]
+    return pa.schema([*keys, (EVENT_TIMESTAMP, pa.timestamp("us", tz="UTC")), *features])
 
 
 def _join(usecase: LoadedUseCase, platform: Platform, data_version: DataVersion, rows: pd.DataFrame, features: FeatureSet) -> pd.DataFrame:
@@ -123,11 +136,16 @@ def _join(usecase: LoadedUseCase, platform: Platform, data_version: DataVersion,
 
 
 def _closed_rows(usecase: LoadedUseCase, platform: Platform, data_version: DataVersion, training_start: datetime) -> pd.DataFrame:
-    """Rows to predict from `training_start` on with `label`, `outcome`, `label_known_at`; those still awaited are not among them."""
+    """Rows to predict from `training_start` on with `label`, `outcome`, `label_known_at`; those still awaited are not among them.
+
+    Users' corrections enter as `retraining.feedback_for_training` declares; one that came `never_after` the prediction is too late, as a label is.
+    """
     label = usecase.config.data.label
     rows = read_entities(platform.lake_uri, usecase, data_version, training_start, data_version.as_of)
     outcomes = read_group(platform.lake_uri, data_version, label.table, label.group, known_from=training_start)
-    closed = close_labels(usecase, rows, labels_as_of(usecase, outcomes, data_version.as_of), data_version.as_of)
+    words = read_feedback(platform.labels_uri, usecase.name, data_version.as_of)
+    labels = fill_with_corrections(labels_as_of(usecase, outcomes, data_version.as_of), feedback_for_training(usecase.config, words))
+    closed = close_labels(usecase, rows, labels, data_version.as_of)
     lost = closed["state"] == MISSING
     closed.loc[lost, LABEL_KNOWN_AT] = closed.loc[lost, PREDICTION_MOMENT] + label.never_after  # when it was given up
     return closed[closed["state"] != "pending"].drop(columns="state").reset_index(drop=True)

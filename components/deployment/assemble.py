@@ -11,6 +11,7 @@ from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.deployment.bundle import BundleFields, build_bundle
+from components.deployment.request_check import request_check
 from components.deployment.serving_contract import serving_contract
 
 MODEL_FILES = ("model.ubj", "calibrator.json", "model.json")
@@ -29,19 +30,20 @@ def assemble(
     cause: str,
     as_of: datetime,
 ) -> str:
-    """Build the bundle and record it; return the release's id. The same inputs give the same id.
+    """Build the bundle, hold malformed requests against its contract, record both; return the release's id. The same inputs give the same id.
 
     `model` and `detectors` are folders. Raises CrisplineError when the parts are not about one model, dataset and feature set.
     """
     trained = ModelManifest.model_validate_json((model / "model.json").read_text())
     record = Record.model_validate_json(gates.read_text())
     _same_subject(usecase, manifest, trained, record)
+    contract = serving_contract(usecase, trained)
     files = {name: (model / name).read_bytes() for name in MODEL_FILES}
     files |= {path.relative_to(detectors).as_posix(): path.read_bytes() for path in sorted(detectors.rglob("*")) if path.is_file()}
     files |= {
         "usecase.yaml": (usecase.folder / "usecase.yaml").read_bytes(),
         "features.json": _lines(usecase.features.model_dump_json(indent=1)),
-        "serving.json": _lines(serving_contract(usecase, trained).model_dump_json(indent=1)),
+        "serving.json": _lines(contract.model_dump_json(indent=1)),
         "evaluation.json": evaluation.read_bytes(),
         "gates.json": gates.read_bytes(),
         "model_card.html": model_card.read_bytes(),
@@ -60,7 +62,9 @@ def assemble(
     )
     release = build_bundle(files, fields, platform.bundles_uri)
     size = sum(len(content) for content in files.values())
-    RecordStore(platform.records_uri).append(
+    records = RecordStore(platform.records_uri)
+    records.append(request_check(contract, release, trained.version, as_of))
+    records.append(
         Record(
             kind="release",
             id=record_id("release", release),

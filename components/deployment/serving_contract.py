@@ -32,6 +32,7 @@ def serving_contract(usecase: LoadedUseCase, model: ModelManifest) -> ServingCon
         maximum_batch_rows=config.deployment.maximum_batch_rows,
         maximum_body_bytes=config.deployment.maximum_body_bytes,
         lead_seconds=config.data.prediction.lead.total_seconds(),
+        maximum_moment_skew_seconds=config.deployment.maximum_moment_skew.total_seconds(),
     )
 
 

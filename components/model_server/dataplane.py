@@ -13,15 +13,13 @@ from pathlib import Path
 
 from components.contracts.artifacts import ReleaseManifest
 from components.contracts.errors import IntegrityError
-from components.contracts.serving import FeatureValue, Instance, ModelInfo, Prediction, PredictRequest, PredictResponse, ServingContract
+from components.contracts.serving import CONTRACT_FILE, FeatureValue, Instance, ModelInfo, Prediction, PredictRequest, PredictResponse, ServingContract
 from components.deployment.bundle import open_bundle
 from components.model_server.feature_client import FeatureClient
 from components.model_server.lookup import Lookup, Resolved
 from components.model_server.numbering import AnswerNumbers
 from components.model_server.requests import check_request
 from components.model_server.scoring import ScoringModel
-
-CONTRACT_FILE = "serving.json"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from components.contracts.features import FeatureView
 from components.contracts.serving import FeatureValue, Instance, ServingContract
 from components.model_server.errors import FeaturesUnavailable, RequestRefused
 from components.model_server.feature_client import FeatureClient, FeatureServerFailed, KeyValue, NamedView, ServedView, tick_of
+from components.model_server.lookup_warnings import FALLBACK_WARNING, stale, view_warning
 from components.model_server.requests import CheckedRow, check_value
-
-FALLBACK_WARNING = "feature server: no answer; every looked-up feature is missing"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Lookup:
             complaint = "" if answer is None else _complaint(view.view, answer, row)
             times[view.served_name] = None if answer is None else answer.event_time
             if complaint:
-                warnings.append(f"{view.view.name}: {complaint}; its features are missing")
+                warnings.append(view_warning(view.view.name, complaint))
             for name in view.feature_names:
                 features[name] = None if answer is None or complaint else _value(name, answer.values.get(name), self.contract, warnings)
         return Resolved(row.instance, features, times, tuple(warnings))
@@ -116,7 +115,7 @@ def _complaint(view: FeatureView, answer: ServedView, row: CheckedRow) -> str:
     if age.total_seconds() < 0:
         return f"published {format_duration(-age)} after the prediction moment"
     if age > view.max_staleness:
-        return f"stale, {format_duration(age)} old where {format_duration(view.max_staleness)} are allowed"
+        return stale(format_duration(age), format_duration(view.max_staleness))
     return ""
 
 

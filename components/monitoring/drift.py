@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
@@ -13,6 +13,7 @@ from components.contracts.events import Alert
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.contracts.storage import write_atomically
 from components.contracts.usecase import Moment, Monitoring
+from components.model_server.lookup_warnings import says_missing, says_stale
 from components.monitoring.detectors.base import PROBABILITY, AlertKind, DetectorResult, Frozen
 from components.monitoring.prediction_log import features_of
 from components.monitoring.windows import ClosedWindows, LostEvents, Window
@@ -31,7 +32,8 @@ _CHECKS = {
 
 
 class WindowDrift(Frozen):
-    """One model in one window. `attributed`: detectors that alarmed only in the wake of a data-quality fault, so without an alert."""
+    """One model in one window. `attributed`: detectors that alarmed only in the wake of a data-quality fault, so without an alert.
+    `stale_rows`, `missing_rows`: answers that warned of a looked-up value that was too old, or missing for any reason."""
 
     usecase: str
     model_version: str
@@ -45,6 +47,8 @@ class WindowDrift(Frozen):
     attributed: tuple[str, ...]
     answers_seen: int
     answers_lost: int
+    stale_rows: int
+    missing_rows: int
 
 
 def judge_window(
@@ -75,7 +79,13 @@ def judge_window(
         attributed=attributed,
         answers_seen=lost.seen if lost else 0,
         answers_lost=lost.lost if lost else 0,
+        stale_rows=_warned(rows, says_stale),
+        missing_rows=_warned(rows, says_missing),
     )
+
+
+def _warned(rows: pd.DataFrame, says: Callable[[str], bool]) -> int:
+    return sum(any(says(str(warning)) for warning in warnings) for warnings in rows["warnings"])
 
 
 def attribute_to_faults(results: Sequence[DetectorResult]) -> tuple[tuple[DetectorResult, ...], tuple[str, ...]]:
@@ -165,7 +175,10 @@ def alert_record(alert: Alert) -> Record:
 
 
 def check_records(drift: WindowDrift, monitoring: Monitoring) -> list[Record]:
-    """Evidence for the risks that monitoring covers: data_drift, mix_drift (where tested) and lost_events."""
+    """Evidence for the risks that monitoring covers: data_drift, mix_drift (where tested), lost_events and freshness.
+
+    Only staleness fails `freshness`: that nothing is published for a key may be as it should be (an aircraft that no register knows).
+    """
     records = []
     for check, kinds in _CHECKS.items():
         results = [result for result in drift.results if result.kind in kinds]
@@ -180,6 +193,11 @@ def check_records(drift: WindowDrift, monitoring: Monitoring) -> list[Record]:
     records.append(
         _check(drift, "lost_events", lost.share <= monitoring.maximum_lost_share, reason, {"share": lost.share}, {"share": monitoring.maximum_lost_share})
     )
+    stale_share, missing_share = drift.stale_rows / drift.rows, drift.missing_rows / drift.rows
+    reason = f"{drift.stale_rows} of {drift.rows} answers had a stale looked-up value or no feature server; {drift.missing_rows} missed a view's features"
+    shares: dict[str, JsonValue] = {"stale_share": stale_share, "missing_share": missing_share}
+    fresh = stale_share <= monitoring.maximum_stale_share
+    records.append(_check(drift, "freshness", fresh, reason, shares, {"stale_share": monitoring.maximum_stale_share}))
     return records
 
 

@@ -21,11 +21,13 @@ import pandas as pd
 from components.contracts.artifacts import DataVersion
 from components.contracts.durations import floor_to, format_moment, parse_moment
 from components.contracts.errors import CrisplineError
+from components.contracts.features import FeatureSet
 from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import PLATFORM_VARIABLE, Platform
 from components.contracts.records import RecordStore
 from components.contracts.runs import FINISHED, Run
 from components.data_engineering.entities import read_entities
+from components.data_engineering.feature_steps import feature_sets_to_serve
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.labels import labels_as_of
 from components.data_engineering.lake import read_group
@@ -193,7 +195,7 @@ class Loop:
     def _replay_day(self, serving: ServingStack, day: datetime) -> None:
         end = day + DAY
         version = ingest_period(self.usecase, self.platform.lake_uri, day, end)
-        self._publisher().publish(version, day, end)
+        self._publisher(serving).publish(version, day, end)
         rows = read_entities(self.platform.lake_uri, self.usecase, version, day, end)
         rows = rows[self.settings.sample.of(rows["entity"])]
         predictions = self._endpoint(serving).predict(rows, self.usecase.features)
@@ -219,6 +221,7 @@ class Loop:
         if release != serving.release:
             self.say.note(f"{as_of:%d %b}: release {release[:12]} was promoted; rolling over")
             serving.roll_over(release)
+            self._publisher(serving).serve(self._served(serving))
 
     def _settle(self, serving: ServingStack, closed: datetime) -> None:
         alive = serving.supervisor.check_alive
@@ -251,10 +254,13 @@ class Loop:
     def _count(self) -> None:
         self.requests += 1
 
-    def _publisher(self) -> OnlinePublisher:
+    def _publisher(self, serving: ServingStack) -> OnlinePublisher:
         if self._online is None:
-            self._online = OnlinePublisher(self.usecase, self.platform)
+            self._online = OnlinePublisher(self.usecase, self.platform, self._served(serving))
         return self._online
+
+    def _served(self, serving: ServingStack) -> list[FeatureSet]:
+        return feature_sets_to_serve(self.usecase.features, self.platform.bundles_uri, [serving.release])
 
     # --- after the replay ----------------------------------------------------------------------------------------------------------------
 

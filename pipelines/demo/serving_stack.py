@@ -18,7 +18,8 @@ from pipelines.demo.services import Service, Supervisor
 
 @dataclass
 class ServingStack:
-    """`moment_skew`: how far a request's prediction moment may lie from the wall clock; a replay of the past configures `unlimited`."""
+    """`moment_skew`: how far a request's prediction moment may lie from the wall clock; a replay of the past configures
+    `unlimited`, empty leaves it to the release's contract."""
 
     supervisor: Supervisor
     platform: Platform
@@ -76,7 +77,7 @@ class ServingStack:
         port = free_port()
         arguments = (
             *("--bundles-uri", self.platform.bundles_uri, "--release", release, "--port", str(port), "--host", "127.0.0.1"),
-            *("--feature-server-url", f"http://127.0.0.1:{self.ports['feature-server']}", "--moment-skew", self.moment_skew),
+            *("--feature-server-url", f"http://127.0.0.1:{self.ports['feature-server']}", *(("--moment-skew", self.moment_skew) if self.moment_skew else ())),
         )  # fmt: skip
         name = self._server_name()
         self.supervisor.start(Service(name, "serving", "components.model_server.seldon", arguments, port, "/health/ready"))

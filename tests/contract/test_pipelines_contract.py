@@ -42,6 +42,11 @@ def _steps(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def test_the_data_pipeline_publishes_for_the_champion_too() -> None:
+    given = _steps(_documents("data"))["materialise"]["task"]["inputs"]["parameters"]["releases"]
+    assert given["taskOutputParameter"]["producerTask"] == "current-champion"
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_compiles_to_its_golden_file(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """After a wanted change: components/environments/pipeline/.venv/bin/python -m pipelines.compiled tests/contract/golden --golden"""

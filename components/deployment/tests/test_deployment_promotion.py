@@ -121,7 +121,8 @@ def test_a_tampered_release_is_not_promoted(platform: Platform, make_release: Ca
     with pytest.raises(IntegrityError, match=r"model\.ubj"):
         promote(platform, "flights", "dev", release, "first", CREATED)
     assert current_release(platform, "flights", "dev") is None
-    assert records(platform, "check") == [("failed", release)]
+    integrity = [record for record in RecordStore(platform.records_uri).list("check") if record.details["check"] == "release_integrity"]
+    assert [(record.outcome, record.lineage.release) for record in integrity] == [("failed", release)]
 
 
 def test_an_undeclared_environment_is_refused(platform: Platform, make_release: Callable[..., str]) -> None:

@@ -13,14 +13,18 @@ from pathlib import Path
 
 from components.contracts.durations import parse_duration
 from components.contracts.errors import CrisplineError
+from components.contracts.serving import CONTRACT_FILE, ServingContract
 from components.deployment.bundle import fetch_bundle, open_bundle
 from components.model_server.seldon.server import Server, ServerOptions
 
 UNLIMITED = "unlimited"
 
 
-def read_skew(text: str) -> timedelta | None:
-    """`15m` and the like, or `unlimited` for None."""
+def read_skew(text: str, release: Path) -> timedelta | None:
+    """`15m` and the like, `unlimited` for None, or empty for what the contract in the release's folder says."""
+    if not text:
+        contract = ServingContract.model_validate_json((release / CONTRACT_FILE).read_text())
+        return timedelta(seconds=contract.maximum_moment_skew_seconds)
     return None if text == UNLIMITED else parse_duration(text)
 
 
@@ -39,7 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     option("port", "9000", "port to bind")
     option("threads", "4", "requests answered at the same time")
     option("feature-server-url", "", "Feast's feature server; without it, requests by key meet the declared fallback")
-    option("moment-skew", "15m", f"furthest that a prediction moment may lie from the clock, or `{UNLIMITED}`")
+    option("moment-skew", "", f"furthest that a prediction moment may lie from the clock, or `{UNLIMITED}`; without it, the release's contract decides")
     option("instance", "", "name of this replica in the numbered answers; must be new at each start (default: made up)")
     return parser.parse_args(arguments)
 
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
                 int(options.port),
                 max(2, int(options.threads)),
                 options.feature_server_url,
-                read_skew(options.moment_skew),
+                read_skew(options.moment_skew, folder),
                 options.instance,
             )
         )

@@ -29,7 +29,7 @@ from werkzeug.routing import Map, Rule
 from components.contracts.errors import InvalidData
 from components.model_server import errors, openapi
 from components.model_server.dataplane import DataPlane
-from components.model_server.lookup import FALLBACK_WARNING
+from components.model_server.lookup_warnings import FALLBACK_WARNING
 from components.model_server.requests import check_moments, read_request
 from components.model_server.seldon.metrics import InProcessMetrics, ServerMetrics
 from components.model_server.statuses import refusal_of, status_of

@@ -51,7 +51,8 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        from components.model_server.dataplane import CONTRACT_FILE, DataPlane
+        from components.contracts.serving import CONTRACT_FILE
+        from components.model_server.dataplane import DataPlane
         from components.model_server.feature_client import HttpFeatureClient
         from components.model_server.numbering import new_instance
         from components.model_server.seldon.seldon_app import build_app
