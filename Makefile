@@ -41,7 +41,7 @@ test: setup ## everything: format, lint, types, unit, contract, integration and 
 
 .PHONY: lint
 lint: setup ## format and lint
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
+	@.venv/bin/ruff format --no-cache --check . && .venv/bin/ruff check --no-cache .
 
 # Each part of the code is checked in the environment that it runs in.
 .PHONY: types

@@ -1,11 +1,11 @@
 """What training and retraining have in common, once: from a recorded data version to a promoted release."""
 
-from components.deployment.component import bundle, current_champion, promote, register
 from kfp import dsl
 from kfp.dsl import pipeline_task
 
 from components.data_engineering.component import resolve_data_version
 from components.data_engineering.features_component import build_features
+from components.deployment.component import bundle, current_champion, promote, register
 from components.evaluation.component import evaluate, judge
 from components.model_engineering.component import track, train, tune
 from components.monitoring.component import fit_detectors
