@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -28,7 +28,6 @@ from components.contracts.records import RecordStore
 from components.contracts.runs import FINISHED, Run
 from components.data_engineering.entities import read_entities
 from components.data_engineering.feature_steps import feature_sets_to_serve
-from components.data_engineering.ingest import ingest_period
 from components.data_engineering.labels import labels_as_of
 from components.data_engineering.lake import read_group
 from components.data_engineering.materialise import OnlinePublisher
@@ -37,6 +36,7 @@ from components.deployment.releases import current_release
 from components.monitoring.prediction_log import PredictionLog
 from pipelines.demo import state_folder
 from pipelines.demo.consumer import account, account_record, disputes
+from pipelines.demo.day_ahead import DAY, DayAhead
 from pipelines.demo.drift_history import read_drift_history
 from pipelines.demo.narration import Narration
 from pipelines.demo.policies import PolicyComparison, compare
@@ -51,7 +51,6 @@ from pipelines.runners.run_host import owned_host
 from pipelines.runners.runs import LocalRuns, RunDetails, local_runs
 from pipelines.runners.step_process import die_with_parent
 
-DAY = timedelta(days=1)
 ENVIRONMENT = "dev"
 
 
@@ -92,10 +91,10 @@ class Loop:
                 serving.start_feature_server()
                 if not self.first_release:
                     self._first_training()
-                with self._policies_beside() as policies:
+                with self._policies_beside() as policies, DayAhead(self.usecase.folder, self.platform.lake_uri, self.settings.end) as ahead:
                     serving.start_serving(self._released())
                     for day in self._days(next_day):
-                        self._replay_day(serving, day)
+                        self._replay_day(serving, ahead, day)
                         next_day = day + DAY
                         state_folder.save(self.state, self._progress(next_day, began))
                         supervisor.check_alive()
@@ -192,10 +191,11 @@ class Loop:
             yield day
             day += DAY
 
-    def _replay_day(self, serving: ServingStack, day: datetime) -> None:
+    def _replay_day(self, serving: ServingStack, ahead: DayAhead, day: datetime) -> None:
         end = day + DAY
-        version = ingest_period(self.usecase, self.platform.lake_uri, day, end)
-        self._publisher(serving).publish(version, day, end)
+        prepared = ahead.take(day, self._served(serving))
+        version = prepared.version
+        self._publisher(serving).write(version, day, end, prepared.ticks)
         rows = read_entities(self.platform.lake_uri, self.usecase, version, day, end)
         rows = rows[self.settings.sample.of(rows["entity"])]
         predictions = self._endpoint(serving).predict(rows, self.usecase.features)

@@ -59,7 +59,7 @@ class PolicyComparison:
     def sentence(self, metric: str) -> str:
         means = self.overall()
         return (
-            f"On the same rows the mean monthly {metric} was {means['crispline']:.3f} with {self.runs['crispline']} retrainings, "
+            f"On the same rows the mean monthly {metric} was {means['crispline']:.3f} with {self.runs['crispline']} {'retraining' if self.runs['crispline'] == 1 else 'retrainings'}, "
             f"{means['never']:.3f} without any, and {means['monthly']:.3f} with {self.runs['monthly']} monthly ones."
         )
 

@@ -6,7 +6,7 @@ Everything on it is read from the records, the prediction log and the label tabl
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,14 +20,17 @@ from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import Record, RecordStore
 from components.contracts.report_page import Badge, Details, Facts, Figure, Link, Section, Table, Text, Tone, Verdict, page
+from components.contracts.runs import Run
 from components.contracts.storage import write_atomically
 from components.contracts.usecase import QUALITY_CHECKS, Quality
 from pipelines.demo import figures
 from pipelines.demo.drift_history import DriftHistory
 from pipelines.demo.figures import Happening
 from pipelines.demo.policies import PolicyComparison
+from pipelines.runners.runs import RunDetails, RunStore
 
 PHASES = ("business", "data", "features", "model", "evaluation", "deployment", "monitoring", "retraining")
+HTML_ARTIFACTS = ("report", "model_card")
 _TONES: dict[str, Tone] = {
     "passed": "good", "go": "good", "promoted": "good", "paid": "good", "retrain": "info", "failed": "bad", "no_go": "bad", "page": "bad", "did_not_pay": "bad",
 }  # fmt: skip
@@ -69,6 +72,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
                 "data_version",
             )
         },  # type: ignore[arg-type]
+        runs=RunStore(state).list(),
     )
     sections = [
         Section("Live performance", story.performance_blocks(), "performance"),
@@ -98,6 +102,11 @@ class _Story:
     state: Path
     performance: Sequence[Performance]
     records: Mapping[str, Sequence[Record]]
+    runs: Sequence[RunDetails]
+
+    @property
+    def window(self) -> str:
+        return "week" if self.usecase.config.monitoring.window == timedelta(days=7) else "window"
 
     @property
     def threshold(self) -> float:
@@ -120,15 +129,15 @@ class _Story:
         if not measured:
             headline = "Nothing could be measured yet"
         elif below:
-            headline = f"The promise was broken in {len(below)} of {len(measured)} weeks"
+            headline = f"The promise was broken in {len(below)} of {_counted(len(measured), self.window)}"
         elif doubtful:
-            headline = f"No week is surely below the promise; {doubtful} of {len(measured)} lie below it within their error"
+            headline = f"No {self.window} is surely below the promise; {doubtful} of {len(measured)} lie below it within their error"
         else:
-            headline = "The promise was kept in every week"
+            headline = f"The promise was kept in every {self.window}"
         sentences = (
-            f"{self.metric} was promised to stay above {self.threshold:g}. {len(self.records['alert'])} alerts were raised, the trigger decided "
-            f"{len(self.records['retrain_decision'])} times and started {retrained} retrainings; of {promoted + refused} models that were built, "
-            f"{promoted} passed the gates and {refused} were refused."
+            f"{self.metric} was promised to stay above {self.threshold:g}. {_counted(len(self.records['alert']), 'alert')} came up, the trigger decided "
+            f"{_counted(len(self.records['retrain_decision']), 'time')} and started {_counted(retrained, 'retraining')}; of {_counted(promoted + refused, 'model')} "
+            f"that came to the gates, {promoted} passed and {refused} did not."
         )
         if comparison is not None:
             sentences += " " + comparison.sentence(self.metric)
@@ -137,7 +146,7 @@ class _Story:
             "requests": f"{facts.requests:,}, none dropped",
             "sample": f"{facts.sample:.1%} of all rows",
             f"mean {self.metric}": f"{np.mean([row.value for row in measured]):.3f}" if measured else "not measured",
-            "worst week": f"{min(row.value for row in measured):.3f}" if measured else "not measured",
+            f"worst {self.window}": f"{min(row.value for row in measured):.3f}" if measured else "not measured",
             "loop took": f"{facts.seconds:.0f} s" + ("" if facts.finished else " (interrupted)"),
         }
         return [Verdict("good" if kept else "warn", headline, sentences), Facts(values)]
@@ -180,7 +189,7 @@ class _Story:
                     Badge(tone, {"bad": "below", "good": "above", "info": "not sure"}[tone]),
                 ]
             )
-        return Table(["week of", "model", "kind", self.metric, "interval", "explained by inputs", "rows", "against the promise"], rows)
+        return Table([f"{self.window} of", "model", "kind", self.metric, "interval", "explained by inputs", "rows", "against the promise"], rows)
 
     def policy_blocks(self, comparison: PolicyComparison) -> list[Any]:
         months, values = comparison.by_month()
@@ -252,7 +261,7 @@ class _Story:
         return [
             Figure(
                 figures.drift_heatmap(drift.windows, drift.features, drift.ratios),
-                "Blue is within what the reference period showed between its own weeks; orange and red is beyond the alarm threshold.",
+                f"Blue is within what the reference period showed between its own {self.window}s; orange and red is beyond the alarm threshold.",
                 "Drift per feature over time",
             ),
         ]
@@ -299,20 +308,40 @@ class _Story:
         return [Table(["phase", "risk", "covered by", "last result", "evidence", ""], rows)]
 
     def link_blocks(self) -> list[Any]:
-        pages = sorted(self.state.glob("artifacts/**/*.html")) + sorted(self.state.glob("runs/**/*.html"))
-        named = [path for path in pages if path.is_file()]
-        rows = [
-            [path.parent.name if path.name == "report" else path.stem, Link(str(path.relative_to(self.state)), os.path.relpath(path, self.state))]
-            for path in named
-        ]
         kinds = [[kind, len(found), Link(f"records/{kind}", f"records/{kind}/")] for kind, found in self.records.items() if found]
-        return [Table(["record", "count", "folder"], kinds), Details(f"{len(rows)} reports and model cards of the runs", [Table(["report", "file"], rows)])]
+        pages = [[run.name, step, title, Link("open", href)] for run, step, title, href in self._pages()]
+        rows = [
+            [
+                details.run.name,
+                details.run.state,
+                f"{max(0.0, details.finished - details.started):.1f} s",
+                Link("logs and artifacts", f"runs/{details.run.id}/"),
+            ]
+            for details in self.runs
+        ]
+        return [
+            Table(["record", "count", "folder"], kinds),
+            Table(["run", "step", "page", ""], pages, caption="Reports and model cards"),
+            Details(f"All {len(rows)} runs of pipelines", [Table(["run", "state", "took", ""], rows)]),
+        ]
+
+    def _pages(self) -> Iterator[tuple[Run, str, str, str]]:
+        """The HTML artifacts that the runs made themselves: run, step, title, link. One that a cached step handed on is listed where it was made."""
+        for details in self.runs:
+            for step, artifacts in details.result.get("artifacts", {}).items():
+                for name, path in artifacts.items():
+                    if name in HTML_ARTIFACTS and step not in details.result.get("cached", []):
+                        yield details.run, step.replace("_", " "), name.replace("_", " "), os.path.relpath(path, self.state)
 
     def _link(self, kind: str, record: Record) -> Link:
         return Link("record", f"records/{kind}/{record.id}.json")
 
     def _count(self, kind: str, outcome: str) -> int:
         return sum(record.outcome == outcome for record in self.records[kind])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _alert_kind(record: Record) -> str:

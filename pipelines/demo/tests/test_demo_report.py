@@ -16,6 +16,7 @@ from pipelines.demo.consumer import Account, account_record
 from pipelines.demo.drift_history import DriftHistory
 from pipelines.demo.policies import PolicyComparison, compare
 from pipelines.demo.report import LoopFacts, write_report
+from pipelines.runners.runs import RunStore
 
 pytestmark = pytest.mark.pipeline
 
@@ -90,7 +91,7 @@ def test_a_refused_model_is_listed_with_the_gates_reason(store: RecordStore, rep
     page = report()
     assert "Models that the gates refused" in page
     assert "no_origin_collapses: roc_auc in origin=LGA is 0.51, below 0.55" in page
-    assert "of 2 models that were built, 1 passed the gates and 1 were refused" in page
+    assert "of 2 models that came to the gates, 1 passed and 1 did not" in page
 
 
 def test_every_decision_is_there_also_a_no(store: RecordStore, report: Callable[..., str]) -> None:
@@ -98,7 +99,7 @@ def test_every_decision_is_there_also_a_no(store: RecordStore, report: Callable[
     store.append(record("retrain_decision", "retrain", "the whole interval lies below", 2))
     page = report()
     assert "the promise holds" in page and "the whole interval lies below" in page and "All 2 decisions" in page
-    assert "decided 2 times and started 1 retrainings" in page
+    assert "decided 2 times and started 1 retraining;" in page
     link = f"records/retrain_decision/{record('retrain_decision', 'retrain', 'the whole interval lies below', 2).id}.json"
     assert f'href="{link}"' in page and (Path(store.root.path) / link.removeprefix("records/")).exists()
 
@@ -157,3 +158,14 @@ def test_text_from_records_cannot_become_markup(store: RecordStore, report: Call
     store.append(record("retrain_decision", "page", "<script>alert(1)</script>", 1))
     page = report()
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_pages_of_runs_are_linked_by_the_runs_name(tmp_path: Path, report: Callable[..., str]) -> None:
+    runs = RunStore(tmp_path)
+    run = runs.begin("training-2013-04-01", "training", {}, "first-training")
+    page = tmp_path / "runs" / run.id / "artifacts" / "evaluate" / "report"
+    artifacts = {"evaluate": {"report": str(page), "evaluation": str(page.with_name("evaluation"))}, "profile": {"report": str(page)}}
+    runs.finish(run.id, "succeeded", result={"artifacts": artifacts, "cached": ["profile"]})
+    text = report()
+    assert f'href="runs/{run.id}/artifacts/evaluate/report"' in text and "training-2013-04-01" in text
+    assert text.count(f"runs/{run.id}/artifacts") == 1, "a page that a cached step handed on is listed once, where it was made"
