@@ -63,7 +63,10 @@ def assemble(
     release = build_bundle(files, fields, platform.bundles_uri)
     size = sum(len(content) for content in files.values())
     records = RecordStore(platform.records_uri)
-    records.append(request_check(contract, release, trained.version, as_of))
+    checked = request_check(contract, release, trained.version, as_of)
+    records.append(checked)
+    if checked.outcome != "passed":
+        raise CrisplineError(f"release {release} is not to be served, its contract misjudges requests: {checked.reason}")
     records.append(
         Record(
             kind="release",

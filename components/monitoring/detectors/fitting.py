@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -173,6 +173,12 @@ def _calibrated(
 ) -> Detector:
     calibration = calibrate(comparison, LIBRARIES[library](), rows, blocks, length, alpha)
     return Detector(name=name, kind=kind, library=library, comparison=comparison, calibration=calibration, outside_training=outside)
+
+
+def warm_up(libraries: Iterable[str]) -> None:
+    """Make each library's first, slow call (it imports the library: seconds), so that the first window does not wait for it."""
+    for library in set(libraries):
+        LIBRARIES[library]().numeric(np.zeros((2, 1)), np.ones((2, 1)))
 
 
 def _outside_training(reference: pd.DataFrame, window: timedelta, minimum_rows: int) -> tuple[pd.DataFrame, Blocks, timedelta] | None:
