@@ -10,7 +10,7 @@ from pathlib import Path
 from components.contracts.platform import Platform
 from components.contracts.records import Record, RecordStore
 from pipelines.scorecard.catalogue import ML_TESTS, SECTIONS, MlTest, Section
-from pipelines.scorecard.test_results import MarkedTest, Outcome, outcome_of
+from pipelines.scorecard.kept_results import MarkedTest, Outcome, outcome_of
 
 BY_HAND_FILE = "ml-test-score.md"
 
