@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
+from upath import UPath
 
 from components.contracts.artifacts import ReleaseManifest
 from components.contracts.errors import CrisplineError, IntegrityError
@@ -73,13 +74,13 @@ def canonical(manifest: ReleaseManifest) -> bytes:
     return json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
 
 
-def read_manifest(bundles_uri: str, release: str) -> ReleaseManifest:
+def read_manifest(bundles_uri: str | UPath, release: str) -> ReleaseManifest:
     """The manifest of a release. Raises IntegrityError when it is absent, changed, or no manifest at all."""
     _check_release(release)
     return _parse(BlobStore(bundles_uri).get(release), release)
 
 
-def read_file(bundles_uri: str, release: str, name: str) -> bytes:
+def read_file(bundles_uri: str | UPath, release: str, name: str) -> bytes:
     """One file of a release, verified. Raises IntegrityError as `read_manifest` does and CrisplineError for a name that it lacks."""
     manifest = read_manifest(bundles_uri, release)
     if name not in manifest.files:
@@ -87,7 +88,7 @@ def read_file(bundles_uri: str, release: str, name: str) -> bytes:
     return BlobStore(bundles_uri).get(manifest.files[name])
 
 
-def verify_bundle(bundles_uri: str, release: str) -> ReleaseManifest:
+def verify_bundle(bundles_uri: str | UPath, release: str) -> ReleaseManifest:
     """Read every file of a release and compare its hash. Raises IntegrityError naming what does not match."""
     manifest = read_manifest(bundles_uri, release)
     store = BlobStore(bundles_uri)

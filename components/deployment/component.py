@@ -14,11 +14,11 @@ def claim(usecase: str, cause: str, run: str) -> str:
 
 
 @step("pipeline")
-def current_champion(usecase: str, environment: str) -> str:
-    """The id of the release in force in an environment; empty before the first promotion."""
+def current_champion(usecase: str, environment: str, expected: str = "") -> str:
+    """The id of the release in force in an environment; empty before the first promotion. `expected`: the one that whoever asked for the run saw."""
     from components.deployment.steps import run_current_champion
 
-    return run_current_champion(usecase, environment=environment)
+    return run_current_champion(usecase, environment=environment, expected=expected)
 
 
 @step("pipeline")
@@ -83,10 +83,33 @@ def rollback(usecase: str, environment: str, to: str, reason: str, as_of: str) -
 
 
 @step("pipeline")
-def score_batch(usecase: str, environment: str, dataset: Input[Dataset], predictions: Output[Dataset]) -> None:
-    """Score rows with the release in force, by the server's own checks and scoring code, into the prediction log."""
+def list_shards(dataset: Input[Dataset], shard_rows: int) -> list[int]:
+    """The first row of every shard of at most `shard_rows` rows: what one step scores at a time."""
+    from pathlib import Path
+
+    from components.deployment.steps import run_list_shards
+
+    return run_list_shards(Path(dataset.path), shard_rows)
+
+
+@step("pipeline")
+def score_batch(
+    usecase: str, environment: str, dataset: Input[Dataset], predictions: Output[Dataset], release: str = "", first_row: int = 0, shard_rows: int = 0
+) -> None:
+    """Score rows by the server's own checks and scoring code, into the prediction log.
+
+    `release`: empty for the one in force. `shard_rows`: how many rows from `first_row` on; 0 for all.
+    """
     from pathlib import Path
 
     from components.deployment.steps import run_score_batch
 
-    run_score_batch(usecase, environment=environment, dataset=Path(dataset.path), predictions=Path(predictions.path))
+    run_score_batch(
+        usecase,
+        environment=environment,
+        dataset=Path(dataset.path),
+        predictions=Path(predictions.path),
+        release=release,
+        first_row=first_row,
+        shard_rows=shard_rows,
+    )

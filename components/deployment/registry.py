@@ -31,7 +31,7 @@ def register(platform: Platform, usecase: str, run_id: str, model_uri: str, mode
         raise CrisplineError(f"model {model_version} did not pass its gates ({gates.id}): {gates.reason}")
     if gates.lineage.model_version and gates.lineage.model_version != model_version:
         raise CrisplineError(f"the gates record {gates.id} is about model {gates.lineage.model_version}, not {model_version}")
-    client = _client(platform)
+    client = tracking_client(platform)
     _create_model(client, usecase)
     version = find_version(client, usecase, model_version, run_id)
     if version is None:
@@ -65,7 +65,7 @@ def crown(platform: Platform, usecase: str, model_version: str) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    client = _client(platform)
+    client = tracking_client(platform)
     version = find_version(client, usecase, model_version)
     if version is None:
         raise CrisplineError(f"model {model_version} of {usecase} is not in the registry; register it before it is promoted")
@@ -84,7 +84,7 @@ def version_with_alias(platform: Platform, usecase: str, alias: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(_client(platform).get_model_version_by_alias(usecase, alias).tags[VERSION_TAG])
+        return str(tracking_client(platform).get_model_version_by_alias(usecase, alias).tags[VERSION_TAG])
     except MlflowException:
         return ""
 
@@ -106,7 +106,8 @@ def _create_model(client: MlflowClient, usecase: str) -> None:
             raise
 
 
-def _client(platform: Platform) -> MlflowClient:
+def tracking_client(platform: Platform) -> MlflowClient:
+    """A client of the platform's tracking server, which is its registry, too."""
     from components.model_engineering.tracking import quiet_mlflow
 
     mlflow: Any = quiet_mlflow()

@@ -69,12 +69,15 @@ def run_rollback(usecase: str, *, environment: str, to: str, reason: str, as_of:
     return deployed.commit
 
 
-def run_current_champion(usecase: str, *, environment: str) -> str:
-    """The id of the release in force; empty before the first promotion."""
+def run_current_champion(usecase: str, *, environment: str, expected: str = "") -> str:
+    """The id of the release in force; empty before the first promotion. Another one than `expected` is said in the log, and counts: it is in force."""
     from components.deployment.releases import current_release
 
     release = current_release(Platform.load(), load_usecase(usecase).name, environment)
-    return release.release if release else ""
+    found = release.release if release else ""
+    if expected and found != expected:
+        print(f"the champion was {expected} when the run was asked for; in force now is {found or 'none'}, which the challenger is compared with")
+    return found
 
 
 def run_claim(usecase: str, *, cause: str, run: str) -> str:
@@ -84,8 +87,16 @@ def run_claim(usecase: str, *, cause: str, run: str) -> str:
     return claim_effective(Platform.load(), cause, run, load_usecase(usecase).name)
 
 
-def run_score_batch(usecase: str, *, environment: str, dataset: Path, predictions: Path) -> None:
-    """Score a frame of rows with the release in force; writes the answers as Parquet and into the prediction log."""
-    from components.model_server.batch import score_batch
+def run_list_shards(dataset: Path, shard_rows: int) -> list[int]:
+    """The first row of each shard, in order; of an empty dataset none. Raises CrisplineError for a shard without rows."""
+    from components.model_server.batch import shard_starts
 
-    score_batch(Platform.load(), load_usecase(usecase), environment, dataset, predictions)
+    return shard_starts(dataset, shard_rows)
+
+
+def run_score_batch(usecase: str, *, environment: str, dataset: Path, predictions: Path, release: str = "", first_row: int = 0, shard_rows: int = 0) -> None:
+    """Score rows of a frame with `release`, or with the one in force; writes the answers as Parquet and into the prediction log."""
+    from components.model_server.batch import Shard, score_batch
+
+    shard = Shard(first_row, shard_rows) if shard_rows else None
+    score_batch(Platform.load(), load_usecase(usecase), environment, dataset, predictions, release=release, shard=shard)

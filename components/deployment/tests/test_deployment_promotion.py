@@ -106,6 +106,7 @@ def test_an_edited_work_tree_does_not_change_what_is_released(platform: Platform
     ("how", "message"),
     [({"outcome": "failed"}, "did not pass its gates"), ({"stored": "failed"}, "says 'failed'"), ({"stored": "nothing"}, "not among the records")],
 )
+@pytest.mark.ml_test("infrastructure-4")
 def test_what_did_not_pass_its_gates_is_not_promoted(platform: Platform, make_release: Callable[..., str], how: dict[str, str], message: str) -> None:
     release = make_release(**how)
     with pytest.raises(IntegrityError, match=message):
@@ -141,6 +142,7 @@ def test_a_pull_request_proposes_on_a_branch_and_is_in_force_once_merged(platfor
     assert (current := current_release(platform, "flights", "prod")) is not None and current.release == release
 
 
+@pytest.mark.ml_test("infrastructure-7")
 def test_rollback_goes_to_any_earlier_release(platform: Platform, make_release: Callable[..., str]) -> None:
     releases = [make_release(seed) for seed in (1, 2, 3)]
     for number, release in enumerate(releases):
@@ -210,5 +212,5 @@ def test_gits_own_words_reach_the_reader(tmp_path: Path) -> None:
     with repository.locked():
         repository.commit_file("file", b"", "message", CREATED)
     (tmp_path / "repository" / ".git" / "HEAD").write_text("damaged")
-    with pytest.raises(CrisplineError, match="not a git repository"):
+    with pytest.raises(CrisplineError, match="not a git repository"), repository.locked():
         repository.commit_file("file", b"", "message", CREATED)
