@@ -3,6 +3,7 @@
 from typing import Final
 
 ENVIRONMENTS: Final = ("pipeline", "serving", "monitoring")
+IMAGES: Final = (*ENVIRONMENTS, "tracking")
 IMAGE_TAG_VARIABLE: Final = "CRISPLINE_IMAGE_TAG"
 REGISTRY_VARIABLE: Final = "CRISPLINE_IMAGE_REGISTRY"
 DEFAULT_REGISTRY: Final = "localhost:5000"
@@ -12,6 +13,11 @@ _PREFIX: Final = "crispline-"
 
 def image_name(environment: str) -> str:
     return _PREFIX + environment
+
+
+def image_variable(environment: str) -> str:
+    """The variable that names one environment's image completely, by tag or digest: CRISPLINE_IMAGE_PIPELINE, ..."""
+    return f"CRISPLINE_IMAGE_{environment.upper()}"
 
 
 def environment_of_image(reference: str) -> str:

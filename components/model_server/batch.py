@@ -10,6 +10,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,21 +32,41 @@ if TYPE_CHECKING:
 PREDICTOR = "batch"
 
 
-def score_batch(platform: Platform, usecase: LoadedUseCase, environment: str, dataset: Path, predictions: Path) -> int:
-    """Score `dataset` (Parquet: entity, prediction_moment, event_time, every feature) with the release in force; return the rows scored.
+@dataclass(frozen=True)
+class Shard:
+    """A part of a batch: `rows` rows from `first` on (counted from 0), the last part what is left."""
 
-    Writes `predictions` (Parquet: id, entity, prediction_moment, event_time, probability, decision, model_version, release, warnings) and
-    the prediction log. Raises CrisplineError when nothing is in force and InvalidData when a row breaks the contract; nothing is then written.
+    first: int
+    rows: int
+
+
+def shard_starts(dataset: Path, shard_rows: int) -> list[int]:
+    """The first row of every shard of a Parquet file, in order; its metadata alone is read. Raises CrisplineError for a shard without rows."""
+    import pyarrow.parquet as pq
+
+    if shard_rows < 1:
+        raise CrisplineError(f"a shard holds at least one row, not {shard_rows}; give shard_rows, 50000 for instance")
+    return list(range(0, pq.read_metadata(dataset).num_rows, shard_rows))
+
+
+def score_batch(
+    platform: Platform, usecase: LoadedUseCase, environment: str, dataset: Path, predictions: Path, *, release: str = "", shard: Shard | None = None
+) -> int:
+    """Score `dataset` (Parquet: entity, prediction_moment, event_time, every feature), or a shard of it; return the rows scored.
+
+    `release`: a bundle's id, so that all shards of a batch are scored by one; empty for the release in force. Writes `predictions` (Parquet:
+    id, entity, prediction_moment, event_time, probability, decision, model_version, release, warnings) and the prediction log. Raises
+    CrisplineError when nothing is in force and InvalidData when a row breaks the contract; nothing is then written.
     """
     import pandas as pd
 
-    release = current_release(platform, usecase.name, environment)
-    if release is None:
-        raise CrisplineError(f"no release of {usecase.name} is in force in {environment}; train and promote a model first: crispline run training")
+    bundle = release or _in_force(platform, usecase.name, environment)
     frame = pd.read_parquet(dataset)
+    if shard is not None:
+        frame = frame.iloc[shard.first : shard.first + shard.rows].reset_index(drop=True)
     with tempfile.TemporaryDirectory(prefix="crispline-batch-") as scratch:
         folder = Path(scratch) / "release"
-        fetch_bundle(platform.bundles_uri, release.release, folder)
+        fetch_bundle(platform.bundles_uri, bundle, folder)
         rows = score_frame(folder, frame)
     PredictionLog(platform.prediction_log_uri).append(rows)
     columns = ("id", "entity", "prediction_moment", "event_time", "probability", "decision", "model_version", "release", "warnings")
@@ -54,13 +75,20 @@ def score_batch(platform: Platform, usecase: LoadedUseCase, environment: str, da
     return len(rows)
 
 
+def _in_force(platform: Platform, usecase: str, environment: str) -> str:
+    release = current_release(platform, usecase, environment)
+    if release is None:
+        raise CrisplineError(f"no release of {usecase} is in force in {environment}; train and promote a model first: crispline run training")
+    return release.release
+
+
 def score_frame(release_folder: Path, frame: pd.DataFrame) -> list[LoggedPrediction]:
     """Every row of `frame` as the prediction log keeps it, in order. Raises InvalidData naming the first row and field at fault."""
     batch = batch_id(release_folder, frame)
     plane = DataPlane.load(release_folder, None, batch)
     rows: list[LoggedPrediction] = []
     received = datetime.now(UTC)
-    for number, request in enumerate(_requests(frame, plane.contract)):
+    for number, request in enumerate(requests_of(frame, plane.contract)):
         try:
             response = plane.predict(request, f"{batch}-{number}")
         except RequestRefused as error:
@@ -98,7 +126,8 @@ def batch_id(release_folder: Path, frame: pd.DataFrame) -> str:
     return f"batch-{digest.hexdigest()[:24]}"
 
 
-def _requests(frame: pd.DataFrame, contract: ServingContract) -> Iterator[PredictRequest]:
+def requests_of(frame: pd.DataFrame, contract: ServingContract) -> Iterator[PredictRequest]:
+    """Rows with complete features as requests of at most `contract.maximum_batch_rows` rows, in order. Raises InvalidData for absent columns."""
     names = contract.feature_set.feature_names
     absent = [name for name in ("entity", "prediction_moment", "event_time", *names) if name not in frame.columns]
     if absent:

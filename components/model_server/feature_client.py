@@ -107,10 +107,10 @@ def _rows(document: Mapping[str, Any], views: Sequence[NamedView], count: int) -
             values: dict[str, FeatureValue] = {}
             latest: datetime | None = None
             for name, column in found:
-                present = column["statuses"][number] in _PRESENT
-                values[name] = column["values"][number] if present else None
-                if present:
-                    moment = _moment(column["event_timestamps"][number])
+                # Over Redis, Feast 0.67 answers a key that it does not have with PRESENT, null and the epoch.
+                moment = _moment(column["event_timestamps"][number]) if column["statuses"][number] in _PRESENT else _EPOCH
+                values[name] = column["values"][number] if moment > _EPOCH else None
+                if moment > _EPOCH:
                     latest = moment if latest is None or moment > latest else latest
             row[view.served_name] = ServedView(values, latest)
     return rows

@@ -2,6 +2,9 @@
 
 Routes: /api/v1.0/predictions, /api/v1.0/feedback, /ready, /live, /metrics, and, from the same machine only, POST /admin/upstream, which
 exchanges the model server without dropping a request: new requests go to the new one at once, the call returns when the old one is idle.
+
+Asked to end, it is a lame duck for a while: it answers as before, is not ready any more, and closes each connection with its answer, so that
+clients with a kept-alive connection go elsewhere before the port closes.
 """
 
 from __future__ import annotations
@@ -12,33 +15,42 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from types import FrameType
 
 import httpx
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.contracts.events import INFERENCE_FEEDBACK, INFERENCE_REQUEST, INFERENCE_RESPONSE
 from components.model_server import errors
 from components.model_server.request_log import EventSource, RequestLog, cloud_event
+from components.model_server.shadow import Shadow
 from components.model_server.statuses import refusal_of, status_of
 from components.model_server.upstreams import Upstreams
 
 PUID, SKIP_LOGGING = "Seldon-Puid", "Seldon-Skip-Logging"
 _PASSED = ("content-type", "accept")
+# Those of Seldon's executor 1.19 (executor/api/metric/constants.go), so that one rule reads both.
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 
 @dataclass(frozen=True)
 class ForwarderOptions:
-    """`sink` empty: nothing is logged. `source`: ce-source. Seconds: to wait for an answer, for an old server to be idle, for the log at the end."""
+    """`sink` empty: nothing is logged. `source`: ce-source. `shadow`: URL of the predictor that gets a copy of every request; empty for none.
+
+    Seconds: to wait for an answer, for an old server to be idle, for the log at the end, to be a lame duck.
+    """
 
     host: str
     port: int
@@ -49,6 +61,8 @@ class ForwarderOptions:
     answer_seconds: float = 60.0
     drain_seconds: float = 30.0
     closing_seconds: float = 10.0
+    shadow: str = ""
+    lame_duck_seconds: float = 0.0
 
 
 class Forwarder:
@@ -58,13 +72,38 @@ class Forwarder:
         self._options = options
         self._registry = CollectorRegistry()
         self._answers = Counter("crispline_forwarder_requests", "Calls by route and status", ["route", "status"], registry=self._registry)
+        self._seconds = Histogram(
+            "crispline_forwarder_seconds",
+            "Time to the answer by predictor, route and status",
+            ["predictor", "route", "status"],
+            buckets=LATENCY_BUCKETS,
+            registry=self._registry,
+        )
         self._upstreams = Upstreams(options.upstream)
         # Idle connections are given up sooner than the model server closes them (75 s), so none is closed while a request is being written.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=20)
         self._client = httpx.AsyncClient(timeout=options.answer_seconds, limits=limits, trust_env=False)
         self._log = RequestLog(options.sink, self._registry)
+        self._shadow = Shadow(options.shadow, self._registry)
+        self.ending = False  # a lame duck
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
+        return self._closing(self._routed())
+
+    def _closing(self, app: ASGIApp) -> ASGIApp:
+        """While ending, every answer closes its connection."""
+
+        async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_and_close(message: Message) -> None:
+                if message["type"] == "http.response.start" and self.ending:
+                    message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+                await send(message)
+
+            await app(scope, receive, send_and_close)
+
+        return closing
+
+    def _routed(self) -> Starlette:
         return Starlette(
             routes=[
                 Route("/api/v1.0/predictions", self._predict, methods=["POST"]),
@@ -81,7 +120,9 @@ class Forwarder:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._log.start()
+        self._shadow.start()
         yield
+        await self._shadow.close()
         await self._log.close(self._options.closing_seconds)
         await self._client.aclose()
 
@@ -90,6 +131,7 @@ class Forwarder:
         puid, body = request.headers.get(PUID) or str(uuid.uuid4()), await self._body(request)
         if logged:
             self._offer(INFERENCE_REQUEST, puid, body, request.headers.get("content-type", ""))
+            self._shadow.offer(_passed(request, puid), body)
         answer = await self._pass(request, "/api/v1.0/predictions", puid, body)
         if logged and answer.status_code == 200:
             self._offer(INFERENCE_RESPONSE, puid, bytes(answer.body), answer.headers.get("content-type", ""))
@@ -102,16 +144,20 @@ class Forwarder:
         return await self._pass(request, "/send-feedback", puid, body)
 
     async def _pass(self, request: Request, path: str, puid: str, body: bytes) -> Response:
-        headers = {name: request.headers[name] for name in _PASSED if name in request.headers} | {PUID: puid}
+        began = time.perf_counter()
         with self._upstreams.take() as upstream:
             try:
-                answer = await self._client.post(upstream + path, content=body, headers=headers)
+                answer = await self._client.post(upstream + path, content=body, headers=_passed(request, puid))
             except httpx.HTTPError as error:
-                self._answers.labels(path, 502).inc()
+                self._count(path, 502, began)
                 refusal = errors.UpstreamUnavailable("server", "the model server does not answer", "try again", type(error).__name__)
                 return _json(refusal, puid)
-        self._answers.labels(path, answer.status_code).inc()
+        self._count(path, answer.status_code, began)
         return Response(answer.content, answer.status_code, {"content-type": answer.headers.get("content-type", "application/json"), PUID: puid})
+
+    def _count(self, path: str, status: int, began: float) -> None:
+        self._answers.labels(path, status).inc()
+        self._seconds.labels(self._options.origin.predictor, path, status).observe(time.perf_counter() - began)
 
     async def _body(self, request: Request) -> bytes:
         """Read on, up to eight times the limit, before refusing: a client that is still writing would see no answer."""
@@ -130,7 +176,7 @@ class Forwarder:
         self._log.offer(cloud_event(self._options.origin, kind, puid, body, content_type))
 
     async def _ready(self, _: Request) -> Response:
-        if await self._is_ready(self._upstreams.current):
+        if not self.ending and await self._is_ready(self._upstreams.current):
             return JSONResponse({"ready": True, "upstream": self._upstreams.current})
         return _json(errors.NotReady("server", "the model server is not ready", "wait for /ready"), str(uuid.uuid4()))
 
@@ -162,6 +208,11 @@ class Forwarder:
         return JSONResponse({"upstream": self._upstreams.current, "switched": True, "drained": drained})
 
 
+def _passed(request: Request, puid: str) -> dict[str, str]:
+    """Headers that go on with the request."""
+    return {name: request.headers[name] for name in _PASSED if name in request.headers} | {PUID: puid}
+
+
 async def _unrouted(request: Request, error: Exception) -> Response:
     if getattr(error, "status_code", 404) == 405:
         refused: errors.RequestRefused = errors.WrongMethod("method", "is not allowed on this route", "use POST for predictions and feedback", request.method)
@@ -180,7 +231,19 @@ def _json(error: errors.RequestRefused, puid: str) -> Response:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises the signal again once it has shut down in order; an orderly end is exit code 0 here."""
+    """uvicorn raises the signal again once it has shut down in order; an orderly end is exit code 0 here, after the time as a lame duck."""
+
+    def __init__(self, config: uvicorn.Config, forwarder: Forwarder, lame_duck_seconds: float) -> None:
+        super().__init__(config)
+        self._forwarder, self._lame_duck_seconds = forwarder, lame_duck_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, the second one hurries it."""
+        if self._lame_duck_seconds <= 0 or self._forwarder.ending:
+            super().handle_exit(sig, frame)
+            return
+        self._forwarder.ending = True
+        asyncio.get_running_loop().call_later(self._lame_duck_seconds, super().handle_exit, sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -200,15 +263,20 @@ def parse(arguments: Sequence[str]) -> ForwarderOptions:
     parser.add_argument("--predictor", default="default", help="ce-endpoint")
     parser.add_argument("--model", default="model", help="ce-modelid: name of the graph's node")
     parser.add_argument("--namespace", default=os.environ.get("POD_NAMESPACE", "default"), help="ce-namespace")
+    parser.add_argument("--shadow", default="", help="URL of a predictor that gets a copy of every request")
+    parser.add_argument(
+        "--lame-duck-seconds", type=float, default=0.0, help="how long to go on answering after SIGTERM, closing connections (default %(default)s)"
+    )
     given = parser.parse_args(arguments)
     origin = EventSource(given.model, given.usecase, given.namespace, given.predictor, f"http://localhost:{given.port}/")
-    return ForwarderOptions(given.host, given.port, given.upstream, given.sink, origin)
+    return ForwarderOptions(given.host, given.port, given.upstream, given.sink, origin, shadow=given.shadow, lame_duck_seconds=given.lame_duck_seconds)
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    forwarder = Forwarder(options)
     config = uvicorn.Config(
-        Forwarder(options).app(),
+        forwarder.app(),
         host=options.host,
         port=options.port,
         log_level="warning",
@@ -216,7 +284,7 @@ def main(arguments: Sequence[str]) -> int:
         timeout_graceful_shutdown=int(options.drain_seconds),
         access_log=False,
     )
-    server = _Server(config)
+    server = _Server(config, forwarder, options.lame_duck_seconds)
     asyncio.run(server.serve())
     return 0 if server.started else 1
 

@@ -33,6 +33,7 @@ class ServerMetrics:
         self.fallbacks = Counter(
             "crispline_feature_fallbacks", "Rows answered without looked-up features, because the feature server failed", registry=self.registry
         )
+        self.stale = Counter("crispline_rows_stale", "Predicted rows of which a looked-up value was too old, or could not be asked for", registry=self.registry)
         self.sequence = Gauge("crispline_sequence", "Number of the last answer of this instance", registry=self.registry)
         self.seconds = Histogram(
             "crispline_request_seconds",

@@ -29,7 +29,7 @@ from werkzeug.routing import Map, Rule
 from components.contracts.errors import InvalidData
 from components.model_server import errors, openapi
 from components.model_server.dataplane import DataPlane
-from components.model_server.lookup_warnings import FALLBACK_WARNING
+from components.model_server.lookup_warnings import FALLBACK_WARNING, says_stale
 from components.model_server.requests import check_moments, read_request
 from components.model_server.seldon.metrics import InProcessMetrics, ServerMetrics
 from components.model_server.statuses import refusal_of, status_of
@@ -62,6 +62,7 @@ class SeldonModel:
         self.metrics.answers.labels("OK").inc()
         self.metrics.rows.inc(len(response.predictions))
         self.metrics.warnings.inc(sum(bool(row.warnings) for row in response.predictions))
+        self.metrics.stale.inc(sum(any(says_stale(warning) for warning in row.warnings) for row in response.predictions))
         self.metrics.fallbacks.inc(sum(FALLBACK_WARNING in row.warnings for row in response.predictions))
         self.metrics.sequence.set(response.sequence)
         answer = {"jsonData": response.model_dump(mode="json"), "meta": {"puid": flask.g.puid}}

@@ -86,6 +86,7 @@ def test_the_order_of_columns_and_their_dtype_do_not_matter(model: ScoringModel)
     np.testing.assert_array_equal(model.predict_probability(other), model.predict_probability(frame))
 
 
+@pytest.mark.ml_test("monitoring-2")
 def test_an_unknown_category_counts_as_missing_and_is_named(model: ScoringModel) -> None:
     row = {"carrier": "ZZ", "delay": 0.1, "distance": 0.2, "holiday": True}
     assert model.predict_rows([row])[0] == model.predict_rows([{**row, "carrier": None}])[0]
@@ -96,6 +97,7 @@ def test_an_unknown_category_counts_as_missing_and_is_named(model: ScoringModel)
     assert masks["carrier"].tolist() == [False, True, False]
 
 
+@pytest.mark.ml_test("infrastructure-5")
 def test_contributions_add_up_to_the_log_odds(model: ScoringModel) -> None:
     frame = rows(50)
     contributions = model.contributions(frame)
@@ -107,6 +109,7 @@ def test_contributions_add_up_to_the_log_odds(model: ScoringModel) -> None:
     ("change", "named"),
     [({"delay": "late"}, "delay"), ({"delay": float("inf")}, "delay"), ({"distance": [1]}, "distance")],
 )
+@pytest.mark.ml_test("monitoring-5")
 def test_what_is_not_a_number_is_refused_by_name(model: ScoringModel, change: dict[str, object], named: str) -> None:
     row = {"carrier": "AA", "delay": 0.1, "distance": 0.2, "holiday": True, **change}
     with pytest.raises(InvalidModelInput, match=named):

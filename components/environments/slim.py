@@ -1,0 +1,52 @@
+"""Take out of an installed environment what no import reads, then compile what is left: `python slim.py <environment>`.
+
+Runs while an image is built; uses the standard library only. What is taken out was looked up package by package: several import their own
+tests at run time (numpy.testing does), so there is no general rule about folders called tests.
+"""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Patterns below site-packages. Tests and test data of the big packages, headers and sources of compiled modules, data sets of examples.
+UNUSED = (
+    "dask/**/tests",
+    "ibis/**/tests",
+    "kfp/**/*_test.py",
+    "matplotlib/mpl-data/sample_data",
+    "nannyml/datasets/data",
+    "networkx/**/tests",
+    "numba/tests",
+    "pandas/tests",
+    "plotly/labextension",
+    "plotly/package_data/plotly.min.js",
+    "pyarrow/include",
+    "pyarrow/src",
+    "pyarrow/tests",
+    "scipy/**/tests",
+    "skimage/**/tests",
+    "sklearn/**/tests",
+    "statsmodels/**/tests",
+)
+
+
+def main(environment: Path) -> int:
+    for packages in environment.glob("lib/python3*/site-packages"):
+        for path in list(_unused(packages)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        # A file that some package ships for another Python does not compile; that is no error of the image.
+        compileall.compile_dir(packages, quiet=2, workers=0)
+    return 0
+
+
+def _unused(packages: Path) -> Iterator[Path]:
+    for pattern in UNUSED:
+        yield from packages.glob(pattern)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
