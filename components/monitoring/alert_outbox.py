@@ -1,4 +1,4 @@
-"""Alerts leave by an outbox on disk: written before anything else says that they exist, sent until the trigger has accepted them.
+"""Alerts leave by an outbox on disk or an object store: written before anything else says that they exist, sent until the trigger has accepted them.
 
 Every replica sees the same outbox and an alert's id is the same everywhere, so the receiver may get one several times and must know its id.
 """
@@ -13,7 +13,7 @@ from upath import UPath
 
 from components.contracts.durations import format_moment
 from components.contracts.events import ALERT, Alert
-from components.contracts.storage import write_atomically
+from components.contracts.storage import create_atomically, read_folder, remove, storage_path, write_atomically
 
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.5, 60.0
 
@@ -31,22 +31,14 @@ class AlertOutbox:
 
     def put(self, alert: Alert) -> None:
         """Idempotent by the alert's id; an alert that was sent is not sent again."""
-        if not self._path("sent", alert.id).exists() and not self._path("pending", alert.id).exists():
-            write_atomically(self._path("pending", alert.id), alert.model_dump_json(indent=1).encode())
+        if not self._path("sent", alert.id).exists():
+            create_atomically(self._path("pending", alert.id), alert.model_dump_json(indent=1).encode())
 
     def pending(self) -> list[Alert]:
         """In order of window and id."""
-        folder = UPath(self.uri) / "pending"
-        if not folder.exists():
-            return []
-        found = []
-        for path in folder.iterdir():
-            if path.name.endswith(".json") and not path.name.startswith("."):
-                try:
-                    found.append(Alert.model_validate_json(path.read_text()))
-                except FileNotFoundError:
-                    continue  # another replica has sent it
-        return sorted(found, key=lambda alert: (alert.window_start, alert.id))
+        found = read_folder(storage_path(self.uri) / "pending", lambda name: name.endswith(".json"))  # what another replica sends meanwhile is left out
+        alerts = [Alert.model_validate_json(content) for content in found.values()]
+        return sorted(alerts, key=lambda alert: (alert.window_start, alert.id))
 
     def send(self) -> int:
         """Send what is pending, in order; return how many were accepted. Waits longer after each failure; without a trigger nothing is sent."""
@@ -59,7 +51,7 @@ class AlertOutbox:
                 self._not_before = self.clock() + min(_FIRST_DELAY_SECONDS * 2 ** min(self.failures - 1, 10), _LONGEST_DELAY_SECONDS)
                 return sent
             write_atomically(self._path("sent", alert.id), alert.model_dump_json(indent=1).encode())
-            self._path("pending", alert.id).unlink(missing_ok=True)
+            remove(self._path("pending", alert.id))
             self.failures = 0
             sent += 1
         return sent
@@ -73,7 +65,7 @@ class AlertOutbox:
             return False
 
     def _path(self, state: str, id: str) -> UPath:
-        return UPath(self.uri) / state / f"{id}.json"
+        return storage_path(self.uri) / state / f"{id}.json"
 
 
 def cloud_event_headers(alert: Alert) -> dict[str, str]:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
-from upath import UPath
 
 from components.contracts.errors import IntegrityError
 from components.contracts.events import Alert
 from components.contracts.records import Lineage, Record, RecordStore, record_id
-from components.contracts.storage import write_atomically
+from components.contracts.storage import names_in, read_folder, storage_path, write_atomically
 from components.contracts.usecase import Moment, Monitoring
 from components.model_server.lookup_warnings import says_missing, says_stale
 from components.monitoring.detectors.base import PROBABILITY, AlertKind, DetectorResult, Frozen
@@ -215,13 +214,9 @@ def save_drift(drift: WindowDrift, closed: ClosedWindows) -> None:
 
 def read_window_drifts(prediction_log_uri: str, usecase: str) -> list[WindowDrift]:
     """All judged windows of a use case in order of window and model."""
-    root = UPath(prediction_log_uri) / usecase / "windows"
-    if not root.exists():
-        return []
-    files = [
-        path for folder in root.iterdir() if folder.is_dir() for path in folder.iterdir() if path.name.startswith("model-") and path.name.endswith(".json")
-    ]
-    found = [WindowDrift.model_validate_json(path.read_text()) for path in files]
+    root = storage_path(prediction_log_uri) / usecase / "windows"
+    files = [read_folder(root / folder, lambda name: name.startswith("model-") and name.endswith(".json")) for folder in names_in(root)]
+    found = [WindowDrift.model_validate_json(content) for folder in files for content in folder.values()]
     return sorted(found, key=lambda drift: (drift.window_start, drift.model_version))
 
 

@@ -17,7 +17,7 @@ from upath import UPath
 from components.contracts.errors import InvalidData
 from components.contracts.records import record_id
 from components.contracts.serving import Feedback
-from components.contracts.storage import write_atomically
+from components.contracts.storage import create_atomically, read_folder, storage_path
 from components.contracts.usecase import Moment, UseCase
 
 
@@ -41,12 +41,12 @@ def store_feedback(labels_uri: str, usecase: str, feedback: Feedback) -> str:
     """Append an end user's word and return its id; the same word again is the same id. Raises InvalidData for a correction without a value."""
     if feedback.kind == "correction" and feedback.value is None:
         raise InvalidData("feedback.value is missing: a correction says what the outcome was; send kind `dispute` when it is not known")
-    return _store(UPath(labels_uri) / "feedback" / usecase, feedback.event_time, _WORDS.dump_json([feedback]))
+    return _store(storage_path(labels_uri) / "feedback" / usecase, feedback.event_time, _WORDS.dump_json([feedback]))
 
 
 def read_feedback(labels_uri: str, usecase: str, until: datetime) -> list[Feedback]:
     """What end users said before `until` (event time), in order of time."""
-    words = [word for content in _read(UPath(labels_uri) / "feedback" / usecase, until) for word in _WORDS.validate_json(content)]
+    words = [word for content in _read(storage_path(labels_uri) / "feedback" / usecase, until) for word in _WORDS.validate_json(content)]
     return sorted((word for word in words if word.event_time < until), key=lambda word: (word.event_time, word.prediction_id))
 
 
@@ -63,12 +63,12 @@ def store_labels(labels_uri: str, usecase: UseCase, labels: Sequence[FeedbackLab
             )
     if not labels:
         raise InvalidData("labels is empty; send at least one")
-    return _store(UPath(labels_uri) / "labels" / usecase.name, min(label.known_at for label in labels), _LABELS.dump_json(list(labels)))
+    return _store(storage_path(labels_uri) / "labels" / usecase.name, min(label.known_at for label in labels), _LABELS.dump_json(list(labels)))
 
 
 def read_labels(labels_uri: str, usecase: str, until: datetime) -> list[FeedbackLabel]:
     """Labels that came as feedback and were known by `until` (included), in order of time."""
-    labels = [label for content in _read(UPath(labels_uri) / "labels" / usecase, until) for label in _LABELS.validate_json(content)]
+    labels = [label for content in _read(storage_path(labels_uri) / "labels" / usecase, until) for label in _LABELS.validate_json(content)]
     return sorted((label for label in labels if label.known_at <= until), key=lambda label: (label.known_at, label.entity, label.prediction_id))
 
 
@@ -122,15 +122,10 @@ def _items(content: Mapping[str, Any], name: str) -> Sequence[Any]:
 def _store(folder: UPath, moment: datetime, content: bytes) -> str:
     """The name leads with the time, so that a reader can leave out what is later without opening it."""
     id = f"{moment.astimezone(UTC):%Y%m%dT%H%M%S}-{record_id(content.decode())}"
-    path = folder / f"{id}.json"
-    if not path.exists():
-        write_atomically(path, content)
+    create_atomically(folder / f"{id}.json", content)
     return id
 
 
 def _read(folder: UPath, until: datetime) -> list[bytes]:
-    if not folder.exists():
-        return []
     last = f"{until.astimezone(UTC):%Y%m%dT%H%M%S}~"
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".json") and path.name < last)
-    return [bytes((folder / name).read_bytes()) for name in names if not name.startswith(".")]
+    return list(read_folder(folder, lambda name: name.endswith(".json") and name < last).values())

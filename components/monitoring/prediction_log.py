@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from upath import UPath
 
 from components.contracts.errors import CrisplineError, InvalidData
 from components.contracts.serving import FeatureValue, LoggedPrediction
-from components.contracts.storage import write_atomically
+from components.contracts.storage import create_atomically, is_local, names_in, read_whole, remove, storage_path, write_atomically
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,7 +39,8 @@ class PredictionLog:
     """Every prediction of every replica, model and batch run. `uri` is a path or an fsspec URI."""
 
     def __init__(self, uri: str) -> None:
-        self.root = UPath(uri)
+        self.root = storage_path(uri)
+        self._highest: tuple[tuple[str, date], dict[str, datetime | None]] | None = None  # of the newest day's files, which never change
 
     def append(self, rows: Sequence[LoggedPrediction]) -> int:
         """Write rows durably; return how many stand in files that did not exist before. Raises as `append_new` does."""
@@ -59,9 +60,7 @@ class PredictionLog:
             path = self._day(usecase, day) / f"{_file_name(list(unique))}.parquet"
             if not path.exists():
                 files[path] = (list(unique.values()), _parquet(list(unique.values())))
-        for path, (_, content) in files.items():
-            write_atomically(path, content)
-        return [row for group, _ in files.values() for row in group]
+        return [row for path, (group, content) in files.items() if create_atomically(path, content) for row in group]
 
     def read(self, usecase: str, start: datetime, end: datetime, model_version: str | None = None, predictor: str | None = None) -> pd.DataFrame:
         """The rows with `start <= prediction_moment < end`, once each, in order of prediction moment and id.
@@ -71,11 +70,12 @@ class PredictionLog:
         wanted = {"model_version": model_version, "predictor": predictor}
         conditions = [f"{name} = ${name}" for name, value in wanted.items() if value is not None]
         query = f"""
-            SELECT * FROM log WHERE {" AND ".join(["prediction_moment >= $start AND prediction_moment < $end", *conditions])}
+            SELECT * EXCLUDE (filename) FROM log WHERE {" AND ".join(["prediction_moment >= $start AND prediction_moment < $end", *conditions])}
             QUALIFY row_number() OVER (PARTITION BY predictor, id ORDER BY received, instance, sequence) = 1
             ORDER BY prediction_moment, id
         """  # noqa: S608 - the conditions are ours, the values are parameters
-        return self._query(usecase, start, end, query, {name: value for name, value in wanted.items() if value is not None})
+        given = {"start": start, "end": end, **{name: value for name, value in wanted.items() if value is not None}}
+        return self._query(lambda: self._files_between(usecase, start, end), query, given)
 
     def answers(self, usecase: str, start: datetime, end: datetime) -> pd.DataFrame:
         """The numbered answers: columns instance, sequence, model_version, release, predictor, first (lowest prediction moment in the answer), rows."""
@@ -85,25 +85,61 @@ class PredictionLog:
             FROM log WHERE prediction_moment >= $start AND prediction_moment < $end
             GROUP BY instance, sequence ORDER BY instance, sequence
         """
-        return self._query(usecase, start, end, query, {})
+        return self._query(lambda: self._files_between(usecase, start, end), query, {"start": start, "end": end})
 
-    def latest(self, usecase: str) -> datetime | None:
-        """The highest prediction moment that any replica has served (batch scoring aside), or None for an empty log: the clock of all windows."""
+    def received_since(self, usecase: str, since: datetime) -> pd.DataFrame:
+        """What was served, and received, from a moment of the wall clock on, whatever its prediction moment: columns id, predictor, entity,
+        model_version, release, prediction_moment, received, probability; once each, in order of receipt and id.
+
+        Reads dates backwards until one on which something was served and nothing received any more.
+        """
+        query = """
+            SELECT id, predictor, entity, model_version, release, prediction_moment, received, probability FROM log
+            WHERE predictor <> $batch AND prediction_moment >= $start AND prediction_moment < $end
+            QUALIFY row_number() OVER (PARTITION BY predictor, id ORDER BY received, instance, sequence) = 1
+            ORDER BY received, id
+        """
+        import pandas as pd
+
+        found = []
         for day in reversed(self.days(usecase)):
             start = datetime.combine(day, datetime.min.time(), UTC)
-            query = "SELECT max(prediction_moment) AS latest FROM log WHERE predictor <> $batch AND prediction_moment >= $start AND prediction_moment < $end"
-            found = self._query(usecase, start, start + timedelta(days=1), query, {"batch": BATCH_PREDICTOR})
-            if not found["latest"].isna().iloc[0]:
-                moment: datetime = found["latest"].iloc[0].to_pydatetime()
-                return moment.astimezone(UTC)
+            bounds = {"start": start, "end": start + timedelta(days=1), "batch": BATCH_PREDICTOR}
+            served = self._query(lambda day=day: self.files(usecase, day), query, bounds)  # type: ignore[misc]
+            rows = served[pd.to_datetime(served["received"], utc=True) >= since]
+            if len(served) and not len(rows):
+                break
+            found.append(rows)
+        if not found:
+            return _empty()[["id", "predictor", "entity", "model_version", "release", "prediction_moment", "received", "probability"]]
+        return pd.concat(found, ignore_index=True).sort_values(["received", "id"], kind="stable", ignore_index=True)
+
+    def latest(self, usecase: str) -> datetime | None:
+        """The highest prediction moment that any replica has served (batch scoring aside), or None for an empty log: the clock of all windows.
+
+        Asked again and again by a replica, so a file is read once only.
+        """
+        import pandas as pd
+
+        query = "SELECT filename, max(prediction_moment) FILTER (WHERE predictor <> $batch) AS latest FROM log GROUP BY filename"
+        for day in reversed(self.days(usecase)):
+            known = self._highest[1] if self._highest is not None and self._highest[0] == (usecase, day) else {}
+            new = self._query(self._not_in(usecase, day, known), query, {"batch": BATCH_PREDICTOR})
+            if len(new):
+                moments = [None if pd.isna(moment) else moment.to_pydatetime().astimezone(UTC) for moment in new["latest"]]
+                known = known | dict(zip(new["filename"], moments, strict=True))
+                self._highest = ((usecase, day), known)
+            found = [moment for moment in known.values() if moment is not None]
+            if found:
+                return max(found)
         return None
+
+    def _not_in(self, usecase: str, day: date, known: Mapping[str, datetime | None]) -> Callable[[], list[UPath]]:
+        return lambda: [path for path in self.files(usecase, day) if str(path) not in known]
 
     def days(self, usecase: str) -> list[date]:
         """The dates (UTC) that have rows, in order."""
-        folder = self.root / usecase
-        if not folder.exists():
-            return []
-        return sorted(date.fromisoformat(path.name.removeprefix("date=")) for path in folder.iterdir() if path.name.startswith("date="))
+        return [date.fromisoformat(name.removeprefix("date=")) for name in names_in(self.root / usecase) if name.startswith("date=")]
 
     def compact(self, usecase: str, day: date) -> int:
         """Merge a day's files into one per release; return how many files were merged. Safe while others read, append or compact."""
@@ -115,7 +151,7 @@ class PredictionLog:
 
         for path in files:
             try:
-                table = pq.read_table(io.BytesIO(path.read_bytes()))
+                table = pq.read_table(io.BytesIO(read_whole(path)))
             except FileNotFoundError:
                 return 0  # somebody else is compacting this day
             by_schema[str(table.column("release")[0].as_py())].append((path, table))
@@ -135,21 +171,21 @@ class PredictionLog:
             write_atomically(path, buffer.getvalue())
             for old, _ in parts:
                 if old.name != path.name:
-                    old.unlink(missing_ok=True)
+                    remove(old)
             merged += len(parts)
         return merged
 
-    def _query(self, usecase: str, start: datetime, end: datetime, query: str, parameters: Mapping[str, str]) -> pd.DataFrame:
+    def _query(self, files_now: Callable[[], Sequence[UPath]], query: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
+        """`query` over the view `log` of those files, with the column `filename` beside the log's own; listed again when one goes meanwhile."""
         for attempt in range(_READ_ATTEMPTS):
-            files = self._files_between(usecase, start, end)
+            files = files_now()
             if not files:
                 return _empty()
             connection = self._connect()
             try:
-                relation = f"CREATE VIEW log AS SELECT * FROM read_parquet({[str(path) for path in files]!r}, union_by_name = true, hive_partitioning = false)"  # noqa: S608 - the log's own file names
+                relation = f"CREATE VIEW log AS SELECT *, filename FROM read_parquet({[str(path) for path in files]!r}, union_by_name = true, hive_partitioning = false)"  # noqa: S608 - the log's own file names
                 connection.execute(relation)
-                bounds = {"start": start, "end": end} if "$start" in query else {}
-                frame: pd.DataFrame = connection.execute(query, {**bounds, **parameters}).df()
+                frame: pd.DataFrame = connection.execute(query, dict(parameters)).df()
                 return frame
             except Exception as error:
                 if attempt == _READ_ATTEMPTS - 1 or all(path.exists() for path in files):
@@ -165,7 +201,7 @@ class PredictionLog:
 
         connection = duckdb.connect(config={"threads": "2"})
         connection.execute("SET TimeZone = 'UTC'")
-        if self.root.protocol not in ("", "file", "local"):
+        if not is_local(self.root):
             connection.register_filesystem(self.root.fs)
         return connection
 
@@ -175,7 +211,7 @@ class PredictionLog:
     def files(self, usecase: str, day: date) -> list[UPath]:
         """The files of one date."""
         folder = self._day(usecase, day)
-        return sorted((path for path in folder.iterdir() if path.name.endswith(".parquet") and not path.name.startswith(".")), key=lambda path: path.name)
+        return [folder / name for name in names_in(folder) if name.endswith(".parquet")]
 
     def _files_between(self, usecase: str, start: datetime, end: datetime) -> list[UPath]:
         first, last = start.astimezone(UTC).date(), end.astimezone(UTC).date()

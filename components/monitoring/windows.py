@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from upath import UPath
 
-from components.contracts.storage import write_atomically
+from components.contracts.storage import create_atomically, read_whole, storage_path, write_atomically
 from components.contracts.usecase import Moment
 
 if TYPE_CHECKING:
@@ -68,14 +69,13 @@ class ClosedWindows:
     """The markers under `<prediction log>/<usecase>/windows/`, shared by all replicas."""
 
     def __init__(self, prediction_log_uri: str, usecase: str) -> None:
-        self.root = UPath(prediction_log_uri) / usecase / "windows"
+        self.root = storage_path(prediction_log_uri) / usecase / "windows"
         self._known: dict[datetime, Closed] = {}
 
     def get(self, window: Window) -> Closed | None:
         if window.start not in self._known:
-            path = self.folder(window.start) / _CLOSED
-            if path.exists():
-                self._known[window.start] = Closed.model_validate_json(path.read_text())
+            with suppress(FileNotFoundError):
+                self._known[window.start] = Closed.model_validate_json(read_whole(self.folder(window.start) / _CLOSED))
         return self._known.get(window.start)
 
     def before(self, window: Window) -> Closed | None:
@@ -86,9 +86,8 @@ class ClosedWindows:
     def close(self, closed: Closed) -> None:
         """Write the marker; one that another replica has written meanwhile stands."""
         path = self.folder(closed.window_start) / _CLOSED
-        if not path.exists():
-            write_atomically(path, closed.model_dump_json(indent=1).encode())
-        self._known[closed.window_start] = Closed.model_validate_json(path.read_text())
+        create_atomically(path, closed.model_dump_json(indent=1).encode())
+        self._known[closed.window_start] = Closed.model_validate_json(read_whole(path))
 
     def record_late(self, window: Window, ids: Sequence[str]) -> None:
         """Keep which predictions came after the window had been closed; the same ones leave the same file."""

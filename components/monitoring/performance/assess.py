@@ -13,14 +13,16 @@ import numpy as np
 
 from components.contracts.durations import floor_to, format_moment
 from components.contracts.errors import InvalidData
-from components.contracts.events import Performance
+from components.contracts.events import Performance, Trial
 from components.contracts.loading import LoadedUseCase, load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.contracts.usecase import Column, Slice
 from components.monitoring.performance import estimate as cbpe
 from components.monitoring.performance.join import JoinedWindow, join_window
-from components.monitoring.performance.measure import Rows, by_slice, measure, metric_value
+from components.monitoring.performance.live_trial import live_trial
+from components.monitoring.performance.loss import loss_price, window_loss
+from components.monitoring.performance.measure import Rows, block_length, by_slice, days_of, measure, metric_value
 from components.monitoring.prediction_log import PredictionLog
 
 if TYPE_CHECKING:
@@ -125,7 +127,8 @@ def _assess(
     record = cbpe.backtest(usecase.config.retraining.metric, reference, end - start)
     found = None
     if part.labelled_share >= MEASURED_FROM and len(part.labelled) >= usecase.config.monitoring.minimum_rows:
-        found = _measured(usecase, part, record, ids["measured"], model, start, end, as_of)
+        trial = live_trial(usecase, platform, release, start, end, as_of, read_performance(platform, usecase.name, as_of), block_length(end - start))
+        found = _measured(usecase, part, record, trial, ids["measured"], model, start, end, as_of)
     if found is None:
         stored = records.find("performance", ids["estimated"])
         if stored is not None:
@@ -140,7 +143,15 @@ def _assess(
 
 
 def _measured(
-    usecase: LoadedUseCase, part: JoinedWindow, record: list[cbpe.Difference], id: str, model: str, start: datetime, end: datetime, as_of: datetime
+    usecase: LoadedUseCase,
+    part: JoinedWindow,
+    record: list[cbpe.Difference],
+    trial: Trial | None,
+    id: str,
+    model: str,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
 ) -> Performance | None:
     rows, metric = part.labelled, _metric(usecase)
     error = cbpe.backtest_error(record)
@@ -148,6 +159,7 @@ def _measured(
     if result is None:
         return None
     label, probability = rows["label"].to_numpy(dtype=np.int64), rows["probability"].to_numpy(dtype=np.float64)
+    loss = window_loss(label, probability, days_of(rows["prediction_moment"], block_length(end - start)))
     return Performance(
         id=id,
         usecase=usecase.name,
@@ -169,6 +181,11 @@ def _measured(
         concept_drift=result.concept_drift,
         slices=_by_slice(usecase, rows, lambda mask: metric_value(metric, label[mask], probability[mask])),
         outcomes=part.outcomes,
+        log_loss=loss.value,
+        expected_log_loss=loss.expected,
+        log_loss_error=loss.error,
+        loss_price=loss_price(probability, usecase.config.business),
+        trial=trial,
     )
 
 

@@ -5,8 +5,8 @@ outcome). Submitting and recording cannot be one action, so a crash in between m
 that harmless: the run's name carries the cause and is looked up before submitting, and a run's first step binds its own id to the claim or,
 when another run was there first, ends as a duplicate without effects.
 
-`TriggerStore` is what a durable back end has to offer: SQLite here, objects of the Kubernetes API elsewhere. The wall clock appears only in
-leases: who claims and then does not submit in time is taken to be dead.
+`TriggerStore` is what a durable back end has to offer: SQLite on one machine, objects of the Kubernetes API in a cluster. The wall clock
+appears only in leases: who claims and then does not submit in time is taken to be dead.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ PIPELINE = "retraining"
 # Submitting a run takes seconds; whoever holds a claim for a minute without having done so is dead or cut off. Too short costs a
 # duplicate run that ends at its first step, too long costs that much delay after a crash.
 LEASE_SECONDS = 60.0
+
+
+class StoreUnavailable(CrisplineError):
+    """The store cannot be read or written now; nothing is wrong with what was to be kept, and it may be sent again."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,15 @@ def run_name(cause: str) -> str:
     return f"{PIPELINE}-{cause}"
 
 
-def open_store(uri: str) -> TriggerStore:
-    """The store behind `Platform.claims_uri`. Raises CrisplineError for an empty or unknown one."""
+def open_store(uri: str, usecase: str = "") -> TriggerStore:
+    """The store behind `Platform.claims_uri`: `sqlite:///<file>`, or `kubernetes:///<namespace>/<prefix>`, in which each use case has a store of
+    its own. Raises CrisplineError for an empty or unknown one."""
+    if uri.startswith("kubernetes:///"):
+        from components.monitoring.retrain_trigger.kubernetes_store import open_kubernetes_store
+
+        return open_kubernetes_store(uri, usecase)
     if not uri.startswith("sqlite:///"):
-        raise CrisplineError(f"claims_uri is {uri!r}; it must name a store for claims: sqlite:///<file>")
+        raise CrisplineError(f"claims_uri is {uri!r}; it must name a store for claims: sqlite:///<file> or kubernetes:///<namespace>/<prefix>")
     from pathlib import Path
 
     from components.monitoring.retrain_trigger.sqlite_store import SqliteStore
@@ -125,12 +134,12 @@ def open_store(uri: str) -> TriggerStore:
 def claim_effective(platform: Platform, cause: str, run_id: str, usecase: str = "") -> Literal["effective", "duplicate"]:
     """A run's first step: is this run the one for its cause? Asking again gives the same answer.
 
-    A duplicate leaves a record of kind `run` and must do nothing else. `usecase` matters only for a cause that nobody claimed: a run
-    started by hand, which then holds the claim.
+    A duplicate leaves a record of kind `run` and must do nothing else. For a cause that nobody claimed, a run started by hand, it makes the
+    claim. `usecase`: whose claims these are.
     """
     if not cause or not run_id:
         raise CrisplineError(f"a retraining needs a cause and its run's id (cause {cause!r}, run {run_id!r}); name a cause, e.g. manual-2013-05-01")
-    claim = open_store(platform.claims_uri).bind(cause, run_id, usecase)
+    claim = open_store(platform.claims_uri, usecase).bind(cause, run_id, usecase)
     if claim.run_id == run_id:
         return "effective"
     RecordStore(platform.records_uri).append(

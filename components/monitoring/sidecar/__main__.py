@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--origin", default="1970-01-01T00:00:00Z", help="windows start at whole multiples of their length from here (default %(default)s)")
     parser.add_argument("--move-seconds", type=float, default=1.0, help="pause between moves from the spool to the prediction log (default %(default)s)")
     parser.add_argument("--maximum-body-bytes", type=int, default=64 * 1024 * 1024)
+    parser.add_argument("--listen-descriptor", type=int, default=None, help="a bound socket that is inherited, in the place of --host and --port")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -55,8 +57,10 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)  # uvicorn shuts down, then raises the signal again for the handler that it found
     app = build_app(worker, arguments.deployment, arguments.maximum_body_bytes)
-    uvicorn.run(app, host=arguments.host, port=arguments.port, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
-    return 0
+    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    server.run(sockets=None if arguments.listen_descriptor is None else [socket.socket(fileno=arguments.listen_descriptor)])
+    return 0 if server.started else 1
 
 
 def _end(number: int, _: object) -> None:

@@ -20,11 +20,12 @@ from components.contracts.records import RecordStore
 from components.contracts.serving import LoggedPrediction
 from components.contracts.storage import write_atomically
 from components.monitoring.alert_outbox import AlertOutbox
-from components.monitoring.detectors.fitting import DetectorSet
+from components.monitoring.detectors.fitting import DetectorSet, warm_up
 from components.monitoring.drift import WindowDrift, alert_record, alerts_of, check_records, judge_window, save_drift, store_once
 from components.monitoring.event_intake import NotOurs, PoisonedEvent, feedback_of, predictions_of
 from components.monitoring.feedback import parse_seldon_feedback, store_feedback, store_labels
 from components.monitoring.metrics import SidecarMetrics
+from components.monitoring.performance_gauges import PerformanceGauges
 from components.monitoring.prediction_log import BATCH_PREDICTOR, PredictionLog
 from components.monitoring.spool import Spool, SpooledEvent
 from components.monitoring.windows import EPOCH, Closed, ClosedWindows, Window, closable, lost_events
@@ -52,6 +53,7 @@ class Worker:
     closed_until: datetime | None = field(default=None, init=False)
     _settled: bool = field(default=True, init=False)
     _look_again: float = field(default=0.0, init=False)
+    _read_again: float = field(default=0.0, init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
     _detectors: dict[str, DetectorSet | str] = field(default_factory=dict, init=False)
 
@@ -59,6 +61,7 @@ class Worker:
         self.log = PredictionLog(self.platform.prediction_log_uri)
         self.records = RecordStore(self.platform.records_uri)
         self.closed = ClosedWindows(self.platform.prediction_log_uri, self.usecase.name)
+        self.performance = PerformanceGauges(self.usecase.name, self.records, self.metrics.registry)
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -98,13 +101,21 @@ class Worker:
                 self._close(window, self.latest)
             self.closed_until = max(self.closed_until or window.end, window.end)
 
+    def read_performance(self) -> None:
+        """Show what the monitoring pipeline has assessed meanwhile."""
+        if time.monotonic() >= self._read_again:
+            self._read_again = time.monotonic() + _LOOK_AGAIN_SECONDS
+            self.performance.refresh()
+
     def _run(self) -> None:
         self._settled = False  # an earlier process may have left work
-        failures = 0
+        failures, warm = 0, False
         while True:
             last = self._stop.is_set()
             works: list[tuple[str, Callable[[], object]]] = [("move", self.move)]
-            works += [] if last else [("close_windows", self.close_windows), ("send_alerts", self.outbox.send)]
+            works += [] if last else [("close_windows", self.close_windows), ("send_alerts", self.outbox.send), ("read_performance", self.read_performance)]
+            if self.latest is not None and not warm:  # rows have come, so a window will close
+                warm = self._attempt("warm_up", lambda: warm_up(detector.kind for detector in self.usecase.config.monitoring.detectors))
             failed = [work for work, function in works if not self._attempt(work, function)]
             failures = failures + 1 if failed else 0
             if last:
@@ -162,14 +173,14 @@ class Worker:
         write_atomically(self.folder / "poison" / f"{hashlib.sha256(line).hexdigest()[:32]}.json", json.dumps({"reason": reason, **json.loads(line)}).encode())
 
     def _record_late(self, rows: list[LoggedPrediction]) -> None:
-        late: dict[Window, list[str]] = defaultdict(list)
+        by_window: dict[Window, list[str]] = defaultdict(list)
         for row in rows:
-            window = Window.of(row.prediction_moment, self.usecase.config.monitoring.window, self.origin)
-            if row.predictor != BATCH_PREDICTOR and self.closed.get(window) is not None:
-                late[window].append(row.id)
-        for window, ids in late.items():
-            self.closed.record_late(window, ids)
-            self.metrics.late(len(ids))
+            if row.predictor != BATCH_PREDICTOR:
+                by_window[Window.of(row.prediction_moment, self.usecase.config.monitoring.window, self.origin)].append(row.id)
+        for window, ids in by_window.items():
+            if self.closed.get(window) is not None:
+                self.closed.record_late(window, ids)
+                self.metrics.late(len(ids))
 
     def _close(self, window: Window, latest: datetime) -> None:
         name, monitoring = self.usecase.name, self.usecase.config.monitoring

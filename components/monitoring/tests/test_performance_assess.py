@@ -143,6 +143,7 @@ def test_without_labels_performance_is_estimated_with_both_errors_and_its_assump
     assert {"carrier=AA", "month=4", "origin=JFK", "distance=0 to 500"} <= set(found.slices)
 
 
+@pytest.mark.ml_test("model-2", "monitoring-7")
 def test_with_labels_performance_is_measured_near_the_estimate(world: World) -> None:
     truth = world.predict()
     (estimated,) = world.assess(CLOSED)
@@ -161,6 +162,7 @@ def test_labels_known_later_than_the_moment_asked_for_do_not_exist(world: World)
     assert found.labelled_share == 0.0
 
 
+@pytest.mark.ml_test("monitoring-7")
 def test_labels_that_stopped_following_the_inputs_are_concept_drift(world: World) -> None:
     world.ingest_labels(world.predict(broken=True), LABELLED)
     (found,) = world.assess(LABELLED)

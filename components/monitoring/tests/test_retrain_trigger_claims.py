@@ -172,6 +172,8 @@ def test_the_run_gets_the_business_time_of_its_cause(state: Path) -> None:
         "training_start": "2013-02-23T02:00:00Z",
         "environment": "dev",
         "cause": CAUSE.id,
+        "data_version": "",
+        "champion": "",
     }
 
 

@@ -68,8 +68,8 @@ def alert(kind: str = "data_drift", week: int = 0, **changes: Any) -> Alert:
     return Alert.model_validate(values | changes)
 
 
-# Two good measured windows before the ones judged: enough new labels to train on and to judge on.
-HISTORY = (performance(0.70, week=-5), performance(0.70, week=-4))
+# Good measured windows before the ones judged: enough new labels to train on and to judge on, and windows enough for several runs.
+HISTORY = tuple(performance(0.70, week=week) for week in range(-16, -3))
 HOLDS = performance(0.72)
 FALLS = performance(0.55)
 
@@ -87,6 +87,7 @@ def changed(config: UseCase, **values: Any) -> UseCase:
     return config.model_copy(update={"retraining": config.retraining.model_copy(update=values)})
 
 
+@pytest.mark.ml_test("monitoring-4")
 def test_a_measured_interval_below_the_promise_retrains(config: UseCase) -> None:
     decision = judged(config, FALLS)
     assert (decision.outcome, decision.run) == ("retrain", True)
@@ -96,6 +97,7 @@ def test_a_measured_interval_below_the_promise_retrains(config: UseCase) -> None
     assert decision.thresholds["roc_auc"] == 0.65
 
 
+@pytest.mark.ml_test("monitoring-4")
 def test_a_promise_that_holds_needs_nothing(config: UseCase) -> None:
     assert judged(config, HOLDS).outcome == "nothing"
     drifted = judged(config, performance(0.72, explained=0.80, concept_drift=True))
