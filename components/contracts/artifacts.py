@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.contracts.usecase import Moment
@@ -93,8 +95,19 @@ class ReleaseManifest(Artifact):
     files: dict[str, str]
 
 
+class ImagePin(Artifact):
+    """One image, whatever its tag says: `sha256:` and 64 hexadecimal digits, as registries name a manifest."""
+
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+
 class Release(Artifact):
-    """What a promotion commits for one environment and use case (`release.json`): a pointer, nothing that can change under it."""
+    """What a promotion commits for one environment and use case (`release.json`): a pointer, nothing that can change under it.
+
+    The file is Helm values of charts/model-server, too. `evaluation`: the evaluation's record, which the gates judged. `images`: by name the
+    digest of the image that serves this release; where a name is absent, the values of the environment decide. `source`: the environment
+    it was promoted from; empty where it was built.
+    """
 
     usecase: str
     environment: str
@@ -102,6 +115,9 @@ class Release(Artifact):
     model_version: str
     data_version: str
     gates_record: str
+    evaluation: str = ""
+    images: dict[Literal["serving", "monitoring"], ImagePin] = Field(default_factory=dict)
+    source: str = ""
     cause: str
     promoted: Moment
     previous: str = ""

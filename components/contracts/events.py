@@ -15,6 +15,7 @@ INFERENCE_FEEDBACK = "io.seldon.serving.feedback"
 
 ALERT = "io.crispline.alert.v1"
 PERFORMANCE = "io.crispline.performance.v1"
+RUN_ENDED = "io.crispline.run.ended.v1"  # data: the Record of kind `run`
 
 
 class Alert(BaseModel):
@@ -38,11 +39,28 @@ class Alert(BaseModel):
     details: dict[str, float]
 
 
+class Trial(BaseModel):
+    """What newer labels would have brought in one measured window, found by small models without tuning, gates or release.
+
+    Two such models answer for the window: one of the labels known when the champion was trained, one of those known when the window began.
+    `gain`: log loss per row of the first less that of the second, `error` its standard error; above 0, newer labels help. `windows`: log loss
+    per row by training window (sliding, short, growing, weighted), each of the labels known when the window began.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gain: float
+    error: float
+    windows: dict[str, float]
+
+
 class Performance(BaseModel):
     """Performance of one model in one window: estimated until `labelled_share` allows measuring.
 
     `sampling_error` and `backtest_error` are standard errors in units of the metric; an estimate assumes that there is no concept drift.
     `explained`: what the inputs alone would lead one to expect (CBPE on the same rows); concept drift = measured below it.
+    `log_loss` per row, `expected_log_loss` if the probabilities were right, `log_loss_error` the standard error of their difference.
+    `loss_price`: money that an increase of 1 in log loss per row costs per row, by the declared costs of errors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,3 +86,8 @@ class Performance(BaseModel):
     assumption: str = ""
     slices: dict[str, float] = {}
     outcomes: dict[str, int] = {}
+    log_loss: float | None = None
+    expected_log_loss: float | None = None
+    log_loss_error: float | None = None
+    loss_price: float | None = None
+    trial: Trial | None = None

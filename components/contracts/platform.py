@@ -25,18 +25,26 @@ class Platform(BaseModel):
     environment: str = "dev"
     lake_uri: str
     feature_store_uri: str
-    online_store_path: str
+    online_store: str  # Feast's online store: a path (SQLite), or redis://host:6379/<database>, rediss:// with TLS; password in REDIS_PASSWORD
     tracking_uri: str
-    artifact_uri: str
+    artifact_uri: str  # MLflow's artifacts (a tracking server keeps them there itself) and the journals of searches for parameters
     records_uri: str
     bundles_uri: str
     prediction_log_uri: str
     labels_uri: str
     gitops_repository: str
-    lineage_uri: str
+    lineage_uri: str  # OpenLineage events: a local file, a folder on an object store (one object an event), or a lineage server's http(s) URL
     feature_server_url: str = ""
     trigger_url: str = ""  # where the retrain trigger takes events: http://host:port/events
     claims_uri: str = ""  # the retrain trigger's claims: sqlite:///<file> embedded
+    gitops_branch: str = "main"
+    forge_url: str = ""  # the forge's REST API, where a proposal becomes a pull request: https://api.github.com; token in GITHUB_TOKEN
+    pipelines_url: str = ""  # Kubeflow Pipelines' API: http://ml-pipeline.kubeflow:8888
+    pipelines_namespace: str = ""  # the namespace of the runs in a multi-user installation; empty in a single-user one
+    pipelines_root: str = ""  # where its runs keep artifacts: s3://crispline/dev/pipelines; empty for what the namespace's kfp-launcher ConfigMap says
+    pipelines_ui_url: str = ""  # its pages, for links to runs: http://kubeflow.example.org/pipeline
+    pipelines_time_zone: str = "UTC"  # in which it reads every cron (CRON_SCHEDULE_TIMEZONE of its ml-pipeline-scheduledworkflow)
+    notifications_url: str = ""  # where the end of every run on Kubeflow Pipelines is told, as a CloudEvent; token in CRISPLINE_NOTIFICATIONS_TOKEN
 
     @classmethod
     def embedded(cls, state: Path, **ports: str) -> Platform:
@@ -45,7 +53,7 @@ class Platform(BaseModel):
         return cls(
             lake_uri=str(state / "lake"),
             feature_store_uri=str(state / "features"),
-            online_store_path=str(state / "features" / "online.db"),
+            online_store=str(state / "features" / "online.db"),
             tracking_uri=f"sqlite:///{state / 'mlflow' / 'mlflow.db'}",
             artifact_uri=str(state / "mlflow" / "artifacts"),
             records_uri=str(state / "records"),

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from upath import UPath
 
 from components.contracts.errors import CrisplineError, IntegrityError
-from components.contracts.storage import write_atomically
+from components.contracts.storage import create_atomically, read_folder, read_whole, storage_path
 from components.contracts.usecase import Moment
 
 RecordKind = Literal[
@@ -31,6 +31,7 @@ RecordKind = Literal[
     "release",
     "promotion",
     "rollback",
+    "canary",
     "alert",
     "performance",
     "feedback_summary",
@@ -83,38 +84,35 @@ def record_id(*parts: str | datetime | int) -> str:
 
 
 class RecordStore:
-    """Records under a path or URI. Safe for several writers: a record is written whole, under a name of its own."""
+    """Records under a path or URI. Safe for several writers: a record is written whole, once, and of two different ones under one id the first stays."""
 
-    def __init__(self, uri: str) -> None:
-        self.root = UPath(uri)
+    def __init__(self, uri: str | UPath) -> None:
+        self.root = storage_path(uri)
 
     def append(self, record: Record) -> Record:
         """Store, or return the one already stored under this id. Raises IntegrityError when that one says something else."""
-        path = self._path(record.kind, record.id)
-        if path.exists():
-            stored = Record.model_validate_json(path.read_text())
-            if stored != record:
-                raise IntegrityError(f"record {record.kind}/{record.id} exists with another content; records are immutable, use a new id")
-            return stored
-        write_atomically(path, record.model_dump_json(indent=2).encode())
-        return record
+        if create_atomically(self._path(record.kind, record.id), record.model_dump_json(indent=2).encode()):
+            return record
+        stored = self.get(record.kind, record.id)
+        if stored != record:
+            raise IntegrityError(f"record {record.kind}/{record.id} exists with another content; records are immutable, use a new id")
+        return stored
 
     def get(self, kind: RecordKind, id: str) -> Record:
-        path = self._path(kind, id)
-        if not path.exists():
+        found = self.find(kind, id)
+        if found is None:
             raise CrisplineError(f"no record {kind}/{id} under {self.root}")
-        return Record.model_validate_json(path.read_text())
+        return found
 
     def find(self, kind: RecordKind, id: str) -> Record | None:
-        path = self._path(kind, id)
-        return Record.model_validate_json(path.read_text()) if path.exists() else None
+        try:
+            return Record.model_validate_json(read_whole(self._path(kind, id)))
+        except FileNotFoundError:
+            return None
 
     def list(self, kind: RecordKind) -> Iterator[Record]:
         """All records of a kind in order of business time, then id."""
-        folder = self.root / kind
-        if not folder.exists():
-            return iter(())
-        found = [Record.model_validate_json(path.read_text()) for path in folder.iterdir() if path.name.endswith(".json") and not path.name.startswith(".")]
+        found = [Record.model_validate_json(content) for content in read_folder(self.root / kind, lambda name: name.endswith(".json")).values()]
         return iter(sorted(found, key=lambda record: (record.event_time, record.id)))
 
     def _path(self, kind: RecordKind, id: str) -> UPath:

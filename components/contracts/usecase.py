@@ -315,7 +315,9 @@ class Retraining(Section):
     budget_runs: int = Field(ge=0)
     budget_period: Duration
     run_mode: Literal["disabled", "dry_run", "enabled"]
-    cost_of_run: Positive
+    cost_of_run: Positive = Field(
+        description="money that a run costs, with everything that it brings about: a retraining is due when the model's age has cost as much"
+    )
     training_window: Duration = Field(description="history that a retraining uses, back from its as-of moment")
     feedback_for_training: Literal["never", "corrections"] = Field(
         description="`corrections`: a user's correction made before the as-of moment is the training label of a row that the label table has no word on; "

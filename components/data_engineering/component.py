@@ -26,13 +26,23 @@ def validate(usecase: str, start: str, end: str, data_version: Input[Artifact], 
 
 
 @step("pipeline")
-def resolve_data_version(usecase: str, as_of: str, data_version: Output[Artifact]):  # type: ignore[no-untyped-def]
-    """The recorded data version as of a moment of business time."""
+def resolve_data_version(usecase: str, as_of: str, data_version: Output[Artifact], wanted: str = "") -> str:
+    """The recorded data version as of a moment of business time, or `wanted`, the id of a version that holds nothing known later; returns its id."""
     from pathlib import Path
 
     from components.data_engineering.ingest_steps import resolve_step
 
-    resolve_step(usecase, as_of, Path(data_version.path))
+    return resolve_step(usecase, as_of, Path(data_version.path), wanted)
+
+
+@step("pipeline")
+def load_data_version(usecase: str, id: str, data_version: Output[Artifact]):  # type: ignore[no-untyped-def]
+    """A recorded data version by its id. Kubeflow Pipelines' cache knows an artifact by its number: the same id must come from the same run."""
+    from pathlib import Path
+
+    from components.data_engineering.ingest_steps import load_step
+
+    load_step(usecase, id, Path(data_version.path))
 
 
 @step("pipeline")

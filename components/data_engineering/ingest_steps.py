@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 
 from components.contracts.artifacts import DataVersion
 from components.contracts.durations import format_moment, parse_moment
-from components.contracts.errors import InvalidData
+from components.contracts.errors import CrisplineError, InvalidData
 from components.contracts.loading import load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore
@@ -44,17 +46,47 @@ def validate_step(usecase: str, start: str, end: str, data_version: Path, report
     return record.outcome
 
 
-def resolve_step(usecase: str, as_of: str, data_version: Path) -> None:
-    """Write the data version as of `as_of`; a version whose validation failed is refused."""
+def resolve_step(usecase: str, as_of: str, data_version: Path, wanted: str = "") -> str:
+    """Write the data version as of `as_of`, or the recorded one of the id `wanted`; return its id. A version whose validation failed is refused."""
     from components.data_engineering.lake import current_version
     from components.data_engineering.validate import refuse_failed
 
     platform, loaded = Platform.load(), load_usecase(usecase)
     records = RecordStore(platform.records_uri)
-    version = current_version(platform.lake_uri, loaded, parse_moment(as_of))
+    moment = parse_moment(as_of)
+    version = wanted_version(platform, loaded.name, wanted, moment) if wanted else current_version(platform.lake_uri, loaded, moment)
     refuse_failed(records, version)
     records.append(data_version_record(version))
     _write(version, data_version)
+    return version.id
+
+
+def load_step(usecase: str, id: str, data_version: Path) -> None:
+    """Write the recorded data version of an id."""
+    _write(recorded_version(RecordStore(Platform.load().records_uri), load_usecase(usecase).name, id), data_version)
+
+
+def wanted_version(platform: Platform, usecase: str, id: str, as_of: datetime) -> DataVersion:
+    """A data version by its id. Raises CrisplineError when it holds what became known after `as_of`, or was withdrawn since."""
+    from components.data_engineering.lake import period_ending
+
+    version = recorded_version(RecordStore(platform.records_uri), usecase, id)
+    if version.as_of > as_of:
+        raise CrisplineError(
+            f"data version {id} holds what became known until {format_moment(version.as_of)}; the run may know nothing later than {format_moment(as_of)}"
+        )
+    period = period_ending(platform.lake_uri, usecase, version.as_of)
+    if period is None or period.version.id != id:
+        raise CrisplineError(f"data version {id} was withdrawn; leave it out, and the run takes the one as of {format_moment(as_of)}")
+    return version
+
+
+def recorded_version(records: RecordStore, usecase: str, id: str) -> DataVersion:
+    """A data version by its id. Raises CrisplineError when it is not recorded or is another use case's."""
+    version = DataVersion.model_validate_json(json.dumps(records.get("data_version", id).details["data_version"]))
+    if version.usecase != usecase:
+        raise CrisplineError(f"data version {id} is of {version.usecase!r}, not of {usecase!r}")
+    return version
 
 
 def withdraw_step(usecase: str) -> str:

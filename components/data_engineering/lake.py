@@ -23,7 +23,7 @@ from components.contracts.durations import format_moment
 from components.contracts.errors import CrisplineError, IntegrityError
 from components.contracts.loading import LoadedUseCase
 from components.contracts.records import record_id
-from components.contracts.storage import write_atomically
+from components.contracts.storage import names_in, read_folder, read_whole, remove, storage_path, write_atomically
 from components.contracts.usecase import Column, Moment, UseCase
 from components.data_engineering.content_hash import ContentHash
 
@@ -84,10 +84,10 @@ def arrow_schema(config: UseCase, table: str, group: str) -> pa.Schema:
 
 
 def table_uri(lake_uri: str, usecase: str, table: str, group: str) -> str:
-    return str(UPath(lake_uri) / usecase / f"{table}.{group}")
+    return str(storage_path(lake_uri) / usecase / f"{table}.{group}")
 
 
-def current_version(lake_uri: str, usecase: LoadedUseCase, as_of: datetime) -> DataVersion:
+def current_version(lake_uri: str | UPath, usecase: LoadedUseCase, as_of: datetime) -> DataVersion:
     """The version of all tables as of a moment of business time: the last ingested period that ends at or before it.
 
     Later appends do not change the answer. Raises CrisplineError when nothing was ingested by then.
@@ -102,7 +102,7 @@ def current_version(lake_uri: str, usecase: LoadedUseCase, as_of: datetime) -> D
 
 def periods(lake_uri: str, usecase: str) -> list[Period]:
     """All ingested periods in order of their end."""
-    return [_read_period_entry(lake_uri, usecase, name) for name in _ledger(lake_uri, usecase)]
+    return [Period.model_validate_json(content) for content in read_folder(_ledger_folder(lake_uri, usecase), _is_entry).values()]
 
 
 def last_period(lake_uri: str, usecase: str) -> Period | None:
@@ -111,8 +111,10 @@ def last_period(lake_uri: str, usecase: str) -> Period | None:
 
 
 def period_ending(lake_uri: str, usecase: str, end: datetime) -> Period | None:
-    name = _ledger_name(end)
-    return _read_period_entry(lake_uri, usecase, name) if _entry_path(lake_uri, usecase, name).exists() else None
+    try:
+        return _read_period_entry(lake_uri, usecase, _ledger_name(end))
+    except FileNotFoundError:
+        return None
 
 
 def record_period(lake_uri: str, usecase: str, period: Period) -> None:
@@ -122,7 +124,7 @@ def record_period(lake_uri: str, usecase: str, period: Period) -> None:
 
 def forget_period(lake_uri: str, usecase: str, period: Period) -> None:
     """Strike a period from the ledger; its tables must have been restored before."""
-    _entry_path(lake_uri, usecase, _ledger_name(period.end)).unlink()
+    remove(_entry_path(lake_uri, usecase, _ledger_name(period.end)))
 
 
 def read_group(
@@ -209,11 +211,16 @@ def _read_arrow(lake_uri: str, data_version: DataVersion, table: str, group: str
     return delta.to_pyarrow_table(filters=filters or None, columns=columns, filesystem=arrow_filesystem(uri))
 
 
-def _ledger(lake_uri: str, usecase: str) -> list[str]:
-    folder = UPath(lake_uri) / usecase / "_periods"
-    if not folder.exists():
-        return []
-    return sorted(path.name.removesuffix(".json") for path in folder.iterdir() if path.name.endswith(".json") and not path.name.startswith("."))
+def _ledger(lake_uri: str | UPath, usecase: str) -> list[str]:
+    return [name.removesuffix(".json") for name in names_in(_ledger_folder(lake_uri, usecase)) if _is_entry(name)]
+
+
+def _ledger_folder(lake_uri: str | UPath, usecase: str) -> UPath:
+    return storage_path(lake_uri) / usecase / "_periods"
+
+
+def _is_entry(name: str) -> bool:
+    return name.endswith(".json")
 
 
 def _ledger_name(end: datetime) -> str:
@@ -221,9 +228,9 @@ def _ledger_name(end: datetime) -> str:
     return end.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
-def _entry_path(lake_uri: str, usecase: str, name: str) -> UPath:
-    return UPath(lake_uri) / usecase / "_periods" / f"{name}.json"
+def _entry_path(lake_uri: str | UPath, usecase: str, name: str) -> UPath:
+    return _ledger_folder(lake_uri, usecase) / f"{name}.json"
 
 
-def _read_period_entry(lake_uri: str, usecase: str, name: str) -> Period:
-    return Period.model_validate_json(_entry_path(lake_uri, usecase, name).read_text())
+def _read_period_entry(lake_uri: str | UPath, usecase: str, name: str) -> Period:
+    return Period.model_validate_json(read_whole(_entry_path(lake_uri, usecase, name)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.contracts.artifacts import DatasetManifest, DataVersion
 from components.contracts.durations import format_moment
+from components.contracts.storage import is_local, storage_path
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
@@ -70,7 +71,7 @@ def _emit(
         },
         outputFacets={"outputStatistics": output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=rows)},
     )
-    client = _client(lineage_uri)
+    client = _client(lineage_uri, run)
     for state in (RunState.START, RunState.COMPLETE):
         client.emit(
             RunEvent(
@@ -86,8 +87,11 @@ def _emit(
     return run
 
 
-def _client(lineage_uri: str) -> OpenLineageClient:
-    """Events go to a lineage server (http, https) or are appended to a file, one a line."""
+def _client(lineage_uri: str, run: str) -> OpenLineageClient:
+    """Events go to a lineage server (http, https), or are appended to a local file, one a line, or become objects under a URI, one an event.
+
+    Nothing can be appended to an object: their names begin with the run, so that no two runs ever write the same one.
+    """
     from openlineage.client import OpenLineageClient
     from openlineage.client.transport.file import FileConfig, FileTransport
     from openlineage.client.transport.http import HttpConfig, HttpTransport
@@ -95,6 +99,7 @@ def _client(lineage_uri: str) -> OpenLineageClient:
     logging.getLogger("openlineage").setLevel(logging.WARNING)
     if lineage_uri.startswith(("http://", "https://")):
         return OpenLineageClient(transport=HttpTransport(HttpConfig(url=lineage_uri)))
-    if "://" not in lineage_uri:
+    if is_local(storage_path(lineage_uri)):
         Path(lineage_uri).parent.mkdir(parents=True, exist_ok=True)
-    return OpenLineageClient(transport=FileTransport(FileConfig(log_file_path=lineage_uri, append=True)))
+        return OpenLineageClient(transport=FileTransport(FileConfig(log_file_path=lineage_uri, append=True)))
+    return OpenLineageClient(transport=FileTransport(FileConfig(log_file_path=f"{lineage_uri.rstrip('/')}/{run}")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +45,25 @@ def materialise(
     return OnlinePublisher(usecase, platform, feature_sets).publish(data_version, start, end)
 
 
+def ticks_of(
+    usecase: LoadedUseCase, lake_uri: str, views: Iterable[FeatureView], data_version: DataVersion, start: datetime, end: datetime
+) -> dict[str, pd.DataFrame]:
+    """The rows that the ticks in [start, end) publish, by served view name; views without a tick are absent. Reads the lake, touches no store."""
+    computed = {}
+    for view in views:
+        ticks = ticks_between(view.cadence, start, end)
+        if len(ticks):
+            first = _EPOCH + int(ticks[0]) * view.cadence
+            last = _EPOCH + int(ticks[-1]) * view.cadence
+            events = read_events(lake_uri, usecase, data_version, view, first, last + timedelta(microseconds=1))
+            computed[view.served_name] = build_view(view, events, first, end)
+    return computed
+
+
 class OnlinePublisher:
     """Publishes the views of several feature sets (champion, challenger, rollback target) side by side; a view that they share is published once.
 
-    One publisher at a time per online store: Feast's SQLite store overwrites without comparing event times, so this class compares first.
+    One publisher at a time per use case and online store: Feast's stores overwrite without comparing event times, so this class compares first.
     """
 
     def __init__(self, usecase: LoadedUseCase, platform: Platform, feature_sets: Sequence[FeatureSet] = ()) -> None:
@@ -78,14 +93,21 @@ class OnlinePublisher:
             raise CrisplineError(
                 f"cannot publish ticks until {format_moment(end)} from a data version that ends at {format_moment(data_version.as_of)}; ingest that period first"
             )
+        return self.write(data_version, start, end, ticks_of(self.usecase, self.platform.lake_uri, self.views.values(), data_version, start, end))
+
+    def write(self, data_version: DataVersion, start: datetime, end: datetime, ticks: Mapping[str, pd.DataFrame]) -> MaterialisedTicks:
+        """The second half of `publish`: bring what `ticks_of` computed for the period into the online store."""
+        from redis.exceptions import RedisError
+
         rows = {}
-        for name, view in self.views.items():
-            ticks = ticks_between(view.cadence, start, end)
-            if len(ticks):
-                first = _EPOCH + int(ticks[0]) * view.cadence
-                last = _EPOCH + int(ticks[-1]) * view.cadence
-                events = read_events(self.platform.lake_uri, self.usecase, data_version, view, first, last + timedelta(microseconds=1))
-                rows[name] = self._write(view, build_view(view, events, first, end))
+        for name, published in ticks.items():
+            try:
+                rows[name] = self._write(self.views[name], published)
+            except RedisError as error:
+                raise CrisplineError(
+                    f"the online store {self.platform.online_store} failed: {type(error).__name__}: {error}\n"
+                    "    remedy: see that it runs and that REDIS_PASSWORD is its password, then publish the same period again; that changes nothing twice"
+                ) from error
         return MaterialisedTicks(usecase=self.usecase.name, data_version=data_version.id, start=start, end=end, rows=rows)
 
     def _write(self, view: FeatureView, published: pd.DataFrame) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from components.contracts.artifacts import DatasetManifest, DataVersion
 from components.contracts.durations import floor_to
@@ -20,7 +19,7 @@ from components.contracts.features import Aggregate, FeatureSet, FeatureView
 from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
-from components.contracts.storage import write_atomically
+from components.contracts.storage import storage_path, write_atomically
 from components.data_engineering.content_hash import ContentHash
 from components.data_engineering.entities import PREDICTION_MOMENT, read_entities
 from components.data_engineering.feature_events import read_events
@@ -95,7 +94,7 @@ def export_snapshot(
     Feast reads a Delta table without a version, silently the newest (measured, 0.67), so it gets files whose names carry the version's id
     and the view's hash. A tick counts as published when the version holds all that was known at it: before the version's `as_of`.
     """
-    folder = UPath(platform.feature_store_uri) / "snapshots" / data_version.id
+    folder = storage_path(platform.feature_store_uri) / "snapshots" / data_version.id
     paths = {}
     for view in views:
         start = floor_to(first - view.max_staleness, view.cadence)

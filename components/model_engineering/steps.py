@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from upath import UPath
 
 from components.contracts.artifacts import DatasetManifest, ModelManifest
 from components.contracts.loading import load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
+from components.contracts.storage import storage_path
 from components.model_engineering.rows import labelled_rows, read_dataset
 from components.model_engineering.train import prepare, read_training, reproduce, train
 from components.model_server.scoring import MANIFEST_FILE
@@ -22,7 +22,7 @@ def run_tune(usecase: str, dataset: str, manifest: str, trials: int, best: str) 
     from components.model_engineering.tune import tune
 
     loaded = load_usecase(usecase)
-    journals = UPath(Platform.load().artifact_uri) / "tuning" / loaded.name
+    journals = storage_path(Platform.load().artifact_uri) / "tuning" / loaded.name
     prepared = prepare(loaded, read_dataset(dataset))
     tuned = tune(loaded, prepared.data, _manifest(manifest), int(trials) or loaded.config.model.budget_trials, journals)
     Path(best).write_text(tuned.model_dump_json(indent=1) + "\n")

@@ -128,7 +128,9 @@ def _experiment(client: Any, platform: Platform, usecase: str) -> str:
     experiment = client.get_experiment_by_name(usecase)
     if experiment is None:
         try:
-            return str(client.create_experiment(usecase, artifact_location=f"{platform.artifact_uri.rstrip('/')}/{usecase}"))
+            # A tracking server says itself where artifacts go, and takes them: a step needs no access to that place.
+            served = platform.tracking_uri.startswith(("http://", "https://"))
+            return str(client.create_experiment(usecase, artifact_location=None if served else f"{platform.artifact_uri.rstrip('/')}/{usecase}"))
         except MlflowException:
             experiment = client.get_experiment_by_name(usecase)
             if experiment is None:

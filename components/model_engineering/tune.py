@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from upath import UPath
 from components.contracts.artifacts import DatasetManifest
 from components.contracts.loading import LoadedUseCase
 from components.contracts.records import record_id
-from components.contracts.storage import write_atomically
+from components.contracts.storage import read_whole, write_atomically
 from components.contracts.usecase import Model
 from components.model_engineering.boosting import OBJECTIVE, FitData, fit_booster
 
@@ -91,8 +92,8 @@ def tune(usecase: LoadedUseCase, data: FitData, manifest: DatasetManifest, trial
     saved = journals / f"{key}.log"
     with tempfile.TemporaryDirectory(prefix="crispline-tune-") as folder:
         working = Path(folder) / "journal.log"
-        if saved.exists():
-            working.write_bytes(saved.read_bytes())
+        with suppress(FileNotFoundError):
+            working.write_bytes(read_whole(saved))
         storage = JournalStorage(JournalFileBackend(str(working)))
         study = optuna.create_study(study_name=key, storage=storage, direction="minimize", load_if_exists=True)
         while (done := _finished(study)) < trials:

@@ -42,6 +42,7 @@ def line_of(file: Path, text: str) -> int:
     return next(number for number, line in enumerate(file.read_text().splitlines(), start=1) if text in line)
 
 
+@pytest.mark.ml_test("data-1")
 def test_the_example_is_accepted() -> None:
     assert load_usecase("flights").name == "flights"
 
@@ -112,6 +113,7 @@ def test_yaml_that_cannot_be_read_is_refused_with_its_line(edited: Edit) -> None
         ("usecase.yaml", "threshold: 15.0\n    group: outcome", "threshold: 15.0\n    group: departure", "data.label.column", "use one group"),
     ],
 )
+@pytest.mark.ml_test("data-1", "data-4")
 def test_a_contradiction_is_refused_with_line_and_remedy(edited: Edit, file: str, old: str, new: str, key: str, message: str) -> None:
     folder = edited(file, old, new)
     found = [problem for problem in problems(folder) if problem.key.endswith(key) and message in f"{problem.message} {problem.remedy}"]
@@ -121,6 +123,7 @@ def test_a_contradiction_is_refused_with_line_and_remedy(edited: Edit, file: str
     assert found[0].remedy
 
 
+@pytest.mark.ml_test("data-4", "data-5", "model-7")
 def test_a_protected_column_is_no_feature(edited: Edit) -> None:
     folder = edited("usecase.yaml", "carrier: {type: category,", "carrier: {type: category, protected: true,")
     assert any("protected attribute" in problem.message for problem in problems(folder))
@@ -132,6 +135,7 @@ def test_every_breach_is_listed_not_only_the_first(edited: Edit) -> None:
     assert {problem.key for problem in problems(folder)} == {"business.cost_mis", "business.cost_miss", "model.seed"}
 
 
+@pytest.mark.ml_test("data-4")
 def test_features_may_import_nothing_but_the_contracts(edited: Edit) -> None:
     folder = edited("features.py", "from datetime import timedelta\n", "from datetime import timedelta\nimport feast\n")
     (wrong,) = problems(folder)

@@ -44,11 +44,13 @@ def published(declared: FeatureView, rows: pd.DataFrame, hours: float, until: fl
 MEAN = Aggregate(name="mean_2h", column="delay", function="mean", window=2 * HOUR)
 
 
+@pytest.mark.ml_test("data-7")
 def test_a_window_holds_what_became_known_after_its_start_and_up_to_its_tick() -> None:
     rows = events((1, "EWR", 100.0), (1.5, "EWR", 10.0), (3, "EWR", 20.0), (3.0001, "EWR", 1000.0))
     assert published(view(MEAN), rows, 3)["mean_2h"].tolist() == [15.0]
 
 
+@pytest.mark.ml_test("data-7")
 def test_a_tick_is_part_of_the_key_and_its_moment_is_the_event_timestamp() -> None:
     frame = published(view(MEAN), events((0.5, "EWR", 1.0)), 1, 2)
     assert frame["board_tick"].tolist() == [376_945, 376_946]
@@ -56,18 +58,21 @@ def test_a_tick_is_part_of_the_key_and_its_moment_is_the_event_timestamp() -> No
     assert str(frame["event_timestamp"].dtype) == "datetime64[us, UTC]"
 
 
+@pytest.mark.ml_test("data-7")
 def test_an_entity_whose_window_became_empty_is_published_once_more_with_nulls() -> None:
     frame = published(view(MEAN, keyed_by_tick=False, cadence=24 * HOUR), events((23.5, "EWR", 5.0)), 24, 72)
     assert frame["mean_2h"].tolist()[0] == 5.0
     assert frame["mean_2h"].isna().tolist() == [False, True]
 
 
+@pytest.mark.ml_test("data-7")
 def test_shrinking_pulls_a_small_sample_toward_all_entities() -> None:
     feature = Aggregate(name="share", column="delay", function="share_above", threshold=15.0, window=2 * HOUR, shrink=3)
     frame = published(view(feature), events((1, "EWR", 60.0), (1, "JFK", 0.0), (1, "JFK", 0.0), (1, "JFK", 16.0)), 2)
     assert frame["share"].tolist() == [(1 * 1.0 + 3 * 0.5) / 4, (3 * (1 / 3) + 3 * 0.5) / 6]
 
 
+@pytest.mark.ml_test("data-7")
 def test_null_values_enter_no_statistic() -> None:
     features = [Aggregate(name=name, column="delay", function=name, window=2 * HOUR) for name in ("mean", "std", "count")]
     frame = published(view(*features), events((1, "EWR", 2.0), (1, "EWR", 4.0), (1, "EWR", None), (1, "JFK", None)), 2)
@@ -76,22 +81,26 @@ def test_null_values_enter_no_statistic() -> None:
     assert frame["count"].tolist() == [2.0, 0.0]
 
 
+@pytest.mark.ml_test("data-7")
 def test_the_latest_value_becomes_null_when_it_is_older_than_its_age_limit() -> None:
     rows = events((0, "EWR", 7.0), (1, "EWR", None), (0, "JFK", 8.0), (3, "JFK", 9.0))
     frame = published(view(Latest(name="last", column="delay", max_age=2 * HOUR)), rows, 2, 3)
     assert frame["last"].fillna(-1).tolist() == [7.0, 8.0, -1.0, 9.0]
 
 
+@pytest.mark.ml_test("data-7")
 def test_a_latest_text_stays_text() -> None:
     rows = events((0, "EWR", 1.0)).assign(delay=pd.Series(["late"], dtype=object))
     assert published(view(Latest(name="last", column="delay")), rows, 1)["last"].tolist() == ["late"]
 
 
+@pytest.mark.ml_test("data-7")
 def test_rows_without_an_entity_are_published_for_nobody() -> None:
     rows = events((1, "EWR", 1.0), (1, None, 50.0))  # type: ignore[arg-type]
     assert published(view(MEAN), rows, 2)["origin"].tolist() == ["EWR"]
 
 
+@pytest.mark.ml_test("data-7")
 def test_a_view_without_a_tick_in_the_period_publishes_nothing() -> None:
     daily = view(MEAN, keyed_by_tick=False, cadence=24 * HOUR)
     assert build_view(daily, events((1, "EWR", 1.0)), START + HOUR, START + 5 * HOUR).empty
@@ -110,6 +119,7 @@ EVERYTHING = view(
 
 @settings(max_examples=60, deadline=None)
 @given(rows_of, st.integers(0, 30), st.floats(-1e3, 1e3))
+@pytest.mark.ml_test("data-7")
 def test_what_becomes_known_after_a_tick_never_matters(rows: list[tuple[float, str, float | None]], tick: int, change: float) -> None:
     before = events(*rows)
     later = before["known_at"] > pd.Timestamp(START) + timedelta(hours=tick)
@@ -120,6 +130,7 @@ def test_what_becomes_known_after_a_tick_never_matters(rows: list[tuple[float, s
 
 @settings(max_examples=60, deadline=None)
 @given(rows_of, st.randoms(use_true_random=False))
+@pytest.mark.ml_test("data-7")
 def test_the_order_of_the_rows_does_not_matter(rows: list[tuple[float, str, float | None]], random) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(rows)
     random.shuffle(shuffled)
@@ -128,6 +139,7 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[tuple[float, str, floa
 
 @settings(max_examples=60, deadline=None)
 @given(rows_of, st.integers(0, 30))
+@pytest.mark.ml_test("data-7")
 def test_a_tick_built_alone_from_its_lookback_is_bit_for_bit_the_one_built_with_the_year(rows: list[tuple[float, str, float | None]], tick: int) -> None:
     everything = events(*rows)
     reach = lookback(EVERYTHING)
@@ -139,6 +151,7 @@ def test_a_tick_built_alone_from_its_lookback_is_bit_for_bit_the_one_built_with_
     pd.testing.assert_frame_equal(alone, expected, check_exact=True, check_dtype=bool(len(expected)))
 
 
+@pytest.mark.ml_test("data-7")
 def test_the_sums_are_those_of_plain_arithmetic() -> None:
     random = np.random.default_rng(1)
     rows = events(*[(float(random.uniform(0, 30)), str(random.choice(["EWR", "JFK"])), float(random.normal())) for _ in range(400)])

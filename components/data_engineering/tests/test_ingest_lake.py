@@ -203,6 +203,7 @@ def test_changed_rows_do_not_match_the_recorded_hash(flights: LoadedUseCase, lak
         (lambda frame: frame.assign(known_at=pd.NaT), "without known_at"),
     ],
 )
+@pytest.mark.ml_test("monitoring-1")
 def test_a_schema_change_is_refused_before_anything_is_appended(flights: LoadedUseCase, lake: str, change, message: str) -> None:
     source = SmallSource(20)
 

@@ -89,6 +89,7 @@ def prediction_moments(count: int) -> list[datetime]:
     return [moment.to_pydatetime() for moment in moments.iloc[np.linspace(0, len(moments) - 1, count).astype(int)]]
 
 
+@pytest.mark.ml_test("data-7")
 def test_no_feature_changes_when_what_is_known_later_changes(tmp_path: Path) -> None:
     assert changed_features(tmp_path, source(), prediction_moments(3)) == set()
 
@@ -113,6 +114,7 @@ def claiming_to_know_earlier(table: str, group: str, by: timedelta) -> ReadPerio
         ("weather", "observation", timedelta(hours=3), {"temp", "visib"}),
     ],
 )
+@pytest.mark.ml_test("data-7")
 def test_a_planted_leak_is_seen(tmp_path: Path, table: str, group: str, by: timedelta, seen: set[str]) -> None:
     assert seen <= changed_features(tmp_path, claiming_to_know_earlier(table, group, by), prediction_moments(3)[1:2])
 

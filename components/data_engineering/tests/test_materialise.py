@@ -1,8 +1,9 @@
 """What is published to the online store, and that an older value never replaces a newer one."""
 
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from redis import Redis
 
 from components.contracts.artifacts import DataVersion, ReleaseManifest
 from components.contracts.errors import CrisplineError
@@ -20,9 +22,11 @@ from components.contracts.storage import BlobStore
 from components.data_engineering.feature_steps import feature_sets_to_serve
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.materialise import OnlinePublisher, materialise
+from components.data_engineering.tests.redis_process import running_redis
 
 pytestmark = pytest.mark.pipeline
 
+PASSWORD = "12345"  # digits alone: Feast would read them as a number
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FIRST, LAST = datetime(2013, 3, 8, tzinfo=UTC), datetime(2013, 3, 12, tzinfo=UTC)
 
@@ -84,9 +88,26 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DataVersion]:
     return uri, ingest_period(flights(), uri, FIRST, LAST, read_period)
 
 
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_redis(tmp_path_factory.mktemp("redis"), PASSWORD) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def online(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Platform], Platform]:
+    """Puts a platform's online store where the test's parameter says; every platform gets an empty one."""
+    if request.param == "sqlite":
+        return lambda platform: platform
+    monkeypatch.setenv("REDIS_PASSWORD", PASSWORD)
+    url, databases = request.getfixturevalue("redis"), itertools.count()
+    Redis.from_url(url, password=PASSWORD).flushall()
+    return lambda platform: platform.model_copy(update={"online_store": f"{url}/{next(databases)}"})
+
+
 @pytest.fixture
-def platform(tmp_path: Path, lake: tuple[str, DataVersion]) -> Platform:
-    return Platform.embedded(tmp_path).model_copy(update={"lake_uri": lake[0]})
+def platform(tmp_path: Path, lake: tuple[str, DataVersion], online: Callable[[Platform], Platform]) -> Platform:
+    return online(Platform.embedded(tmp_path).model_copy(update={"lake_uri": lake[0]}))
 
 
 @pytest.fixture
@@ -133,10 +154,28 @@ def test_publishing_again_changes_nothing(platform: Platform, version: DataVersi
     assert served(publisher, DAILY, carrier_origin="AA-JFK")[1] == FIRST + 2 * DAY
 
 
-def test_one_period_or_day_by_day_ends_in_the_same_state(platform: Platform, version: DataVersion, tmp_path: Path) -> None:
+def test_a_corrected_tick_replaces_what_was_published_for_it(platform: Platform, version: DataVersion, tmp_path: Path) -> None:
+    publisher = OnlinePublisher(flights(), platform)
+    publisher.publish(version, FIRST + DAY, FIRST + DAY + HOUR)
+    before = served(publisher, DAILY, carrier_origin="AA-JFK")
+
+    def corrected(table: str, group: str, start: datetime, end: datetime) -> pd.DataFrame:
+        rows = read_period(table, group, start, end)
+        return rows.assign(dep_delay=rows["dep_delay"] + 7.0) if (table, group) == ("flights", "departure") else rows
+
+    lake = str(tmp_path / "corrected")
+    again = ingest_period(flights(), lake, FIRST, LAST, corrected)
+    OnlinePublisher(flights(), platform.model_copy(update={"lake_uri": lake})).publish(again, FIRST + DAY, FIRST + DAY + HOUR)
+    after = served(publisher, DAILY, carrier_origin="AA-JFK")
+    assert after[0] == pytest.approx(before[0] + 7.0) and after[1] == before[1]
+
+
+def test_one_period_or_day_by_day_ends_in_the_same_state(
+    platform: Platform, version: DataVersion, tmp_path: Path, online: Callable[[Platform], Platform]
+) -> None:
     at_once = OnlinePublisher(flights(), platform)
     at_once.publish(version, FIRST, LAST)
-    elsewhere = Platform.embedded(tmp_path / "days").model_copy(update={"lake_uri": platform.lake_uri})
+    elsewhere = online(Platform.embedded(tmp_path / "days").model_copy(update={"lake_uri": platform.lake_uri}))
     daily = OnlinePublisher(flights(), elsewhere)
     for day in range(4):
         daily.publish(version, FIRST + day * DAY, FIRST + (day + 1) * DAY)

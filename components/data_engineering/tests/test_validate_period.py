@@ -123,6 +123,7 @@ def shifted_labels(source: SmallSource) -> None:
         (shifted_labels, "flights.outcome", "label_share", "arr_delay"),
     ],
 )
+@pytest.mark.ml_test("data-1", "monitoring-2")
 def test_a_breach_is_found_by_its_check(flights: LoadedUseCase, tmp_path: Path, change, table: str, check: str, column: str) -> None:
     source = SmallSource(45)
     change(source)

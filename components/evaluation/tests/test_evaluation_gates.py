@@ -36,6 +36,7 @@ def swap(evaluation: Any, name: str, **changes: Any) -> list[Gate]:
     return [gate.model_copy(update=changes) if gate.name == name else gate for gate in evaluation.gates]
 
 
+@pytest.mark.ml_test("infrastructure-4")
 def test_a_good_model_passes_every_gate(usecase: LoadedUseCase, good: EvaluationResult) -> None:
     report = judged(usecase, good)
     assert report.outcome == "passed", report.reason
@@ -69,6 +70,7 @@ def test_flipped_labels_are_refused(usecase: LoadedUseCase, world: Any, good_mod
     assert "ranks_well" in refusing(judged(usecase, evaluate(good_model, dataset=flipped_in_test)))
 
 
+@pytest.mark.ml_test("infrastructure-4", "monitoring-7")
 def test_a_model_worse_than_the_champion_is_refused_and_a_better_one_is_not(usecase: LoadedUseCase, good_model: Path, train: Any, evaluate: Evaluate) -> None:
     weak = train("weak", features=("carrier", "origin", "distance", "precip"))
     worse = judged(usecase, evaluate(weak, champion=good_model))
@@ -90,6 +92,7 @@ def test_without_a_champion_the_gate_passes_and_says_so(usecase: LoadedUseCase, 
     assert "no champion" in found.why
 
 
+@pytest.mark.ml_test("model-6")
 def test_a_slice_that_collapses_blocks_promotion(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
     collapsed = world.dataset.copy()
     there = (collapsed["origin"] == "LGA") & (collapsed["split"] == "test") & collapsed["label"].notna()
@@ -131,6 +134,7 @@ def test_a_model_that_leans_on_one_feed_is_fragile(usecase: LoadedUseCase, world
     assert verdict(report, "survives_missing_inputs").subject in ("airport_weather missing", "precip missing")
 
 
+@pytest.mark.ml_test("data-3", "monitoring-6")
 def test_a_model_too_slow_or_too_big_is_refused(usecase: LoadedUseCase, train: Any, evaluate: Evaluate) -> None:
     result = evaluate(train("big", rounds=300))
     tight = [
@@ -141,6 +145,7 @@ def test_a_model_too_slow_or_too_big_is_refused(usecase: LoadedUseCase, train: A
     assert not {"fast_enough", "small_enough"} & refusing(judged(usecase, result))
 
 
+@pytest.mark.ml_test("model-5")
 def test_a_model_no_better_than_the_simple_one_is_refused(usecase: LoadedUseCase, train: Any, evaluate: Evaluate) -> None:
     report = judged(usecase, evaluate(train("poor", features=("carrier", "origin", "weekday"))))
     assert "beats_simple_model" in refusing(report)
@@ -198,6 +203,7 @@ def test_cancelled_flights_are_counted_and_kept_out_of_the_metrics(world: Any, g
     assert good.rows == int(test["label"].notna().sum())
 
 
+@pytest.mark.ml_test("model-7")
 def test_protected_attributes_are_evaluated_and_reported(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
     table = usecase.config.data.tables["flights"]
     guarded = table.model_copy(update={"columns": {**table.columns, "region": table.columns["dest"].model_copy(update={"protected": True})}})

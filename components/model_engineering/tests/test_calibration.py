@@ -48,6 +48,7 @@ def test_well_calibrated_probabilities_are_left_nearly_alone() -> None:
         assert np.abs(fit_calibrator(kind, raw, label).apply(raw) - raw).mean() < 0.025
 
 
+@pytest.mark.ml_test("monitoring-5")
 def test_separable_rows_do_not_become_certainties() -> None:
     raw = np.linspace(0.01, 0.99, 200)
     label = (raw > 0.5).astype(float)

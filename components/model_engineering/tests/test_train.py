@@ -40,6 +40,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
+@pytest.mark.ml_test("infrastructure-1")
 def test_another_row_order_and_thread_count_give_the_same_bytes(flights, frame, model_folder, tmp_path) -> None:
     shuffled = frame.sample(frac=1, random_state=3)
     train(flights, prepare(flights, shuffled), manifest_of(flights, frame), PARAMETERS, CODE, tmp_path, threads=1)
@@ -53,6 +54,7 @@ def test_another_seed_gives_another_model_under_another_version(flights, frame, 
     assert manifest.version != ScoringModel.load(model_folder).manifest.version
 
 
+@pytest.mark.ml_test("infrastructure-2")
 def test_test_and_embargo_rows_do_not_touch_the_model(flights, frame, model_folder, tmp_path) -> None:
     changed = frame.copy()
     later = changed["split"].isin(["test", "embargo"])
@@ -68,6 +70,7 @@ def test_cancelled_flights_are_not_trained_on(flights, frame, model_folder) -> N
     assert training.rows["train"] < int((frame["split"] == "train").sum())
 
 
+@pytest.mark.ml_test("infrastructure-1")
 def test_a_recorded_model_is_built_again(flights, frame, model_folder, tmp_path) -> None:
     recorded = read_training(model_folder)
     assert reproduce(flights, prepare(flights, frame), manifest_of(flights, frame), recorded, tmp_path) == recorded
@@ -83,6 +86,7 @@ def test_a_model_that_cannot_be_built_again_is_noticed(flights, frame, model_fol
         reproduce(flights, prepare(flights, changed), manifest, recorded, tmp_path)
 
 
+@pytest.mark.ml_test("infrastructure-2", "model-5")
 def test_the_saved_model_scores_better_than_both_baselines_on_later_rows(flights, frame, model_folder, tmp_path) -> None:
     fitted, test = labelled_rows(frame, "train"), labelled_rows(frame, "test")
     fit_baseline(flights, fitted).save(tmp_path)

@@ -25,6 +25,7 @@ def case(flights: LoadedUseCase) -> tuple[FitData, object]:
     return prepare(flights, frame).data, manifest_of(flights, frame)
 
 
+@pytest.mark.ml_test("model-3")
 def test_the_budget_is_spent_exactly_and_the_first_trial_is_the_default(flights, case, tmp_path) -> None:
     tuned = tune(flights, *case, 4, tmp_path)
     assert [trial.number for trial in tuned.trials] == [0, 1, 2, 3]
