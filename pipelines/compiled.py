@@ -16,10 +16,11 @@ from typing import Final
 
 from components.contracts.errors import CrisplineError
 from components.contracts.storage import write_atomically
-from components.environments.names import IMAGE_TAG_VARIABLE, REGISTRY_VARIABLE
+from components.environments.names import ENVIRONMENTS, IMAGE_TAG_VARIABLE, REGISTRY_VARIABLE, image_variable
 
 PIPELINES: Final = ("data", "training", "retraining", "batch_scoring", "monitoring")
 GOLDEN_TAG: Final = "IMAGE_TAG"
+_IMAGE_VARIABLES: Final = (IMAGE_TAG_VARIABLE, REGISTRY_VARIABLE, *(image_variable(environment) for environment in ENVIRONMENTS))
 
 
 def compile_pipeline(name: str) -> str:
@@ -44,7 +45,7 @@ def compiled_pipeline(pipeline: str, state: Path) -> str:
         return file.read_text()
     from pipelines.runners.cache import tree_version
 
-    code = [tree_version(), os.environ.get(IMAGE_TAG_VARIABLE, ""), os.environ.get(REGISTRY_VARIABLE, "")]
+    code = [tree_version(), *(os.environ.get(variable, "") for variable in _IMAGE_VARIABLES)]
     known = state / "compiled" / f"{pipeline}-{hashlib.sha256(chr(0).join(code).encode()).hexdigest()[:16]}.yaml"
     if not known.exists():
         write_atomically(known, compile_pipeline(pipeline).encode())
@@ -54,8 +55,9 @@ def compiled_pipeline(pipeline: str, state: Path) -> str:
 def main(arguments: list[str]) -> None:
     folder = Path(arguments[0])
     if "--golden" in arguments:
+        for variable in _IMAGE_VARIABLES:
+            os.environ.pop(variable, None)
         os.environ[IMAGE_TAG_VARIABLE] = GOLDEN_TAG
-        os.environ.pop(REGISTRY_VARIABLE, None)
     folder.mkdir(parents=True, exist_ok=True)
     for name in PIPELINES:
         (folder / f"{name}.yaml").write_text(compile_pipeline(name))

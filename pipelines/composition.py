@@ -3,7 +3,7 @@
 from kfp import dsl
 from kfp.dsl import pipeline_task
 
-from components.data_engineering.component import resolve_data_version
+from components.data_engineering.component import load_data_version, resolve_data_version
 from components.data_engineering.features_component import build_features
 from components.deployment.component import bundle, current_champion, promote, register
 from components.evaluation.component import evaluate, judge
@@ -13,23 +13,26 @@ from components.understanding.component import assess_feasibility, profile
 from pipelines.caching import always
 
 
-def build_and_release(usecase: str, as_of: str, training_start: str, environment: str, cause: str, trials: int) -> None:
+def build_and_release(usecase: str, as_of: str, training_start: str, environment: str, cause: str, trials: int, data_version: str, champion: str) -> None:
     """Resolve, features, profile and feasibility; if go: tune, train, track, evaluate, judge; if passed: register, bundle, promote.
 
     A no-go and a refusal by the gates end the run successfully, with a record. Called inside a pipeline; the arguments are its channels.
+    `data_version` and `champion` are what whoever asks for the run saw, so that they stand among its parameters: the version with that id is
+    trained on; the challenger is compared with the release in force, and the log says when that is another. Both may be empty.
     """
-    resolved = always(resolve_data_version(usecase=usecase, as_of=as_of))
-    built = build_features(usecase=usecase, data_version=resolved.outputs["data_version"], training_start=training_start)
+    resolved = always(resolve_data_version(usecase=usecase, as_of=as_of, wanted=data_version))
+    loaded = load_data_version(usecase=usecase, id=resolved.outputs["Output"])
+    built = build_features(usecase=usecase, data_version=loaded.outputs["data_version"], training_start=training_start)
     data = {"usecase": usecase, "dataset": built.outputs["dataset"], "manifest": built.outputs["manifest"]}
     profile(**data)
     feasible = assess_feasibility(**data)
     with dsl.If(feasible.outputs["Output"] == "go", name="feasible"):
-        champion = always(current_champion(usecase=usecase, environment=environment))
+        in_force = always(current_champion(usecase=usecase, environment=environment, expected=champion))
         tuned = tune(**data, trials=trials)
         trained = train(**data, best=tuned.outputs["best"])
         models = {"model": trained.outputs["model"], "baseline": trained.outputs["baseline"]}
         tracked = track(**data, **models, best=tuned.outputs["best"], cause=cause)
-        evaluated = evaluate(**data, **models, champion=champion.output)
+        evaluated = evaluate(**data, **models, champion=in_force.output)
         judged = judge(usecase=usecase, evaluation=evaluated.outputs["evaluation"], cause=cause)
         with dsl.If(judged.outputs["Output"] == "passed", name="passed"):
             release(usecase, as_of, environment, cause, built, trained, tracked, evaluated, judged)

@@ -84,6 +84,7 @@ def events_page() -> str:
         (f"`{events.INFERENCE_FEEDBACK}`", "executor to sidecar", "the feedback call's body: [how to give feedback](../how-to/give-feedback.md)"),
         (f"`{events.ALERT}`", "sidecar to trigger", "[Alert](#alert)"),
         (f"`{events.PERFORMANCE}`", "monitoring pipeline to trigger", "[Performance](#performance)"),
+        (f"`{events.RUN_ENDED}`", "a run on Kubeflow Pipelines to `notifications_url`", "the [record](records.md) of kind `run`"),
     ]
     parts = [_head("Events"), "CloudEvents 1.0 over HTTP, one POST each, in binary content mode: attributes are headers, the body is the payload."]
     parts.append("## Types\n\n" + table(("`ce-type`", "from and to", "body"), kinds))
@@ -100,7 +101,7 @@ def events_page() -> str:
         "202 with `duplicate`, 400 for what is no CloudEvent, 413 above 1 MiB, 422 for an unknown type, a payload that breaks the contract, or "
         "another use case's event."
     )
-    for model in (events.Alert, events.Performance):
+    for model in (events.Alert, events.Performance, events.Trial):
         parts.append(f"## {model.__name__}\n\n{docstring(model)}\n\n" + keys_table(model, EVENTS))
     parts.append('## The answer\n\nBody of a response event: `{"jsonData": PredictResponse, "meta": {"puid": request id}}`.')
     for answer in (serving.PredictResponse, serving.ModelInfo, serving.Prediction):

@@ -1,4 +1,4 @@
-"""`crispline doctor`: what this machine has and lacks."""
+"""`crispline doctor`: what this machine has and lacks; with an environment, what that has and lacks."""
 
 from __future__ import annotations
 
@@ -8,44 +8,30 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.markup import escape
 
 from components.contracts.errors import CrisplineError
 from components.contracts.loading import load_usecase
 from components.contracts.platform import usecases_root
 from components.environments.names import ENVIRONMENTS
+from pipelines.commands.findings import Finding, tell
+from pipelines.commands.reporting import end_with
 from pipelines.runners.environments import ROOT, environment_folder, interpreter
 
 _NEEDED_GIGABYTES = 5.0
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. `needed`: crispline does not work without it."""
-
-    subject: str
-    good: bool
-    found: str
-    remedy: str
-    needed: bool = True
-
-
 def diagnose() -> int:
-    """Print the findings on stdout; returns 1 when something needed is missing."""
-    console = Console(highlight=False, soft_wrap=True)
-    missing = False
-    for finding in findings():
-        sign = "[green]✓[/]" if finding.good else "[red]✗[/]" if finding.needed else "[yellow]–[/]"
-        console.print(f"{sign} {finding.subject:<24} {escape(finding.found)}")
-        if not finding.good:
-            console.print(f"    {escape(finding.remedy)}")
-            missing = missing or finding.needed
-    return 1 if missing else 0
+    """Print the findings about this machine on stdout; returns 1 when something needed is missing."""
+    return tell(findings())
+
+
+def diagnose_environment(environment: str) -> int:
+    """The same for an environment of manifests/environments, as it is reached from this machine."""
+    from pipelines.commands.environment_checks import environment_findings
+
+    return tell(environment_findings(environment))
 
 
 def findings() -> Iterator[Finding]:
@@ -97,3 +83,7 @@ def _usecases() -> Iterator[Finding]:
 
 def _existing(path: Path) -> str | None:
     return str(path) if path.exists() else None
+
+
+if __name__ == "__main__":
+    end_with(lambda: diagnose_environment(sys.argv[1]))

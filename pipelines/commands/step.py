@@ -19,11 +19,11 @@ from pipelines.commands.reporting import end_with
 
 COMPONENTS = {
     "understanding": ("component",),
-    "data_engineering": ("component", "features_component"),
+    "data_engineering": ("component", "features_component", "request_component"),
     "model_engineering": ("component",),
     "evaluation": ("component",),
     "deployment": ("component",),
-    "monitoring": ("component", "performance_component"),
+    "monitoring": ("component", "performance_component", "run_component"),
 }
 
 
@@ -89,7 +89,7 @@ def _typed(value: str, declared: str, name: str) -> Any:
                 return int(value)
             case "Float":
                 return float(value)
-            case "Boolean":
+            case "Boolean" | "List" | "Dict" | "PipelineTaskFinalStatus":
                 return json.loads(value)
         return value
     except ValueError:

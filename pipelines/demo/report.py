@@ -27,7 +27,10 @@ from pipelines.demo import figures
 from pipelines.demo.drift_history import DriftHistory
 from pipelines.demo.figures import Happening
 from pipelines.demo.policies import PolicyComparison
+from pipelines.runners.environments import ROOT
 from pipelines.runners.runs import RunDetails, RunStore
+from pipelines.scorecard.catalogue import SECTIONS
+from pipelines.scorecard.score import scorecard
 
 PHASES = ("business", "data", "features", "model", "evaluation", "deployment", "monitoring", "retraining")
 HTML_ARTIFACTS = ("report", "model_card")
@@ -82,6 +85,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
         Section("Drift of each feature", story.drift_blocks(drift), "drift"),
         Section("What acting on it came to", story.consumer_blocks(), "consumer"),
         Section("Risks and the checks that cover them", story.risk_blocks(), "risks"),
+        Section("ML Test Score", story.score_blocks(), "score"),
         Section("Everything else", story.link_blocks(), "links"),
     ]
     text = page(
@@ -306,6 +310,18 @@ class _Story:
                     ]
                 )
         return [Table(["phase", "risk", "covered by", "last result", "evidence", ""], rows)]
+
+    def score_blocks(self) -> list[Any]:
+        card = scorecard(self.usecase.folder, ROOT, self.state)
+        rows = [[title, f"{card.section(section):g} of 7"] for section, title in SECTIONS.items()]
+        tests = [[SECTIONS[row.test.section], row.test.title, row.points, row.how] for row in card.rows]
+        return [
+            Text(
+                f"{card.score:g}: the lowest section decides. Tests count as they last ran on this state of the code (make test), checks as this loop ran them."
+            ),
+            Table(["section", "points"], rows),
+            Details("The 28 tests", [Table(["section", "test", "points", "how"], tests)]),
+        ]
 
     def link_blocks(self) -> list[Any]:
         kinds = [[kind, len(found), Link(f"records/{kind}", f"records/{kind}/")] for kind, found in self.records.items() if found]

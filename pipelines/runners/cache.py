@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ def tree_version() -> str:
 
 
 class ContentCache(LocalCache):  # type: ignore[misc]  # kfp has no types
-    """kfp.local's cache with keys of content. Holds the keys that were found, so that the progress can say so."""
+    """kfp.local's cache with keys of content. Knows whether this thread's last step was found, so that the progress can say so."""
 
     def __init__(self, cache_root: str) -> None:
         super().__init__(cache_root)
-        self.hits: set[str] = set()
+        self._hit = threading.local()
         self._code_version = functools.cache(code_version)
 
     def compute_key(
@@ -75,9 +76,15 @@ class ContentCache(LocalCache):  # type: ignore[misc]  # kfp has no types
 
     def get(self, key: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = super().get(key)
-        if found is not None:
-            self.hits.add(key)
+        self._hit.last = found is not None
         return found
+
+    def forget_hits(self) -> None:
+        """Before a step that may not ask at all."""
+        self._hit.last = False
+
+    def was_hit(self) -> bool:
+        return bool(self._hit.last)
 
 
 def _by_content(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Final
 from components.contracts.errors import CrisplineError
 from components.contracts.platform import PLATFORM_VARIABLE, Platform
 from components.contracts.storage import write_atomically
-from components.environments.names import ENVIRONMENTS
+from components.environments.names import ENVIRONMENTS, image_name
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,8 @@ QUIET: Final = {
     "KFP_DISABLE_UPDATE_CHECK": "true",
     "MPLBACKEND": "Agg",
     "PYTHONUNBUFFERED": "1",
+    # Where bytecode is not kept, every process compiles its packages anew: that doubles the time of a step.
+    "PYTHONDONTWRITEBYTECODE": "",
 }
 
 
@@ -35,6 +37,8 @@ def environment_folder(environment: str) -> Path:
 def interpreter(environment: str) -> Path:
     """The Python of a synced environment; UV_PROJECT_ENVIRONMENT is honoured as uv does it. Raises CrisplineError when it is not installed."""
     project = environment_folder(environment)
+    if not (project / "uv.lock").exists():  # an image holds one environment
+        raise CrisplineError(f"the environment {environment!r} is not in this image; run it in the image {image_name(environment)}")
     python = project / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv") / "bin" / "python"
     if not python.exists():
         raise CrisplineError(f"the environment {environment!r} is not installed ({python} does not exist); run `make setup`")

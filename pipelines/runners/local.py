@@ -162,6 +162,8 @@ class _Run:
     steps: list[StepRun] = field(default_factory=list)
     failed: StepFailed | None = None
     imports: dict[str, float] = field(default_factory=dict)
+    _started: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _current: threading.local = field(default_factory=threading.local)
 
     def announce(self, component: Any) -> None:
@@ -198,15 +200,15 @@ class _Run:
 
     def _observe(self, execute: Any, cache: ContentCache, **arguments: Any) -> tuple[dict[str, Any], Status]:
         """kfp's execution of one task, with progress around it."""
-        name = arguments["task_name"].replace("-", "_")  # kfp's name of a task is its function's, with dashes
+        name = self._name_of(arguments["task_name"].replace("-", "_"))  # kfp's name of a task is its function's, with dashes
         self._current.step = name
         self.progress.started(name)
         began = time.monotonic()
-        known = len(cache.hits)
+        cache.forget_hits()
         outputs, status = execute(**arguments)
         seconds = time.monotonic() - began
         if status is Status.SUCCESS:
-            cached = len(cache.hits) > known
+            cached = cache.was_hit()
             self.progress.finished(name, seconds, cached)
             values = {key: Path(value.path) if isinstance(value, dsl.Artifact) else value for key, value in outputs.items()}
             self.steps.append(StepRun(name=name, outputs=values, seconds=seconds, imports_seconds=self.imports.get(name, 0.0), cached=cached))
@@ -214,6 +216,12 @@ class _Run:
             self.progress.failed(name, seconds)
             self.failed = self.failed or StepFailed(failure_of_log(name, self.folder / f"{name}.log"))
         return outputs, status
+
+    def _name_of(self, task: str) -> str:
+        """`score_batch`, of the next iteration of the same task `score_batch-2`: kfp.local runs two at a time, each needs files of its own."""
+        with self._lock:
+            number = self._started[task] = self._started.get(task, 0) + 1
+        return task if number == 1 else f"{task}-{number}"
 
     def failure(self, error: RuntimeError) -> StepFailed:
         return self.failed or StepFailed(str(error))

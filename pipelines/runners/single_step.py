@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,23 @@ from pipelines.runners.failures import failure_of_log
 from pipelines.runners.progress import Progress
 
 
-def run_single_step(component: Any, arguments: Mapping[str, Any], folder: Path, state: Path, progress: Progress) -> dict[str, Any]:
-    """Run `component` in the environment of its image; returns its outputs: parameters by name and artifacts as paths.
+@dataclass(frozen=True)
+class PreparedStep:
+    """A component with its arguments filled in: `command` is what its container runs, as Kubeflow Pipelines' launcher would fill it in."""
 
-    `arguments`: parameters, and artifacts as paths. Outputs and the log lie in `folder`. Raises StepFailed with the step's traceback.
-    """
+    name: str
+    image: str
+    command: list[str]
+    executor_input: Any
+    component_spec: Any
+
+
+def prepare_step(component: Any, arguments: Mapping[str, Any], folder: Path) -> PreparedStep:
+    """Fill in the placeholders of a component's command. `arguments`: parameters, and artifacts as paths; outputs will lie in `folder`, which is not touched."""
     spec = component.pipeline_spec
     label, component_spec = next(iter(spec.components.items()))
     container = spec.deployment_spec["executors"][component_spec.executor_label]["container"]
     name = label.removeprefix("comp-").replace("-", "_")
-    folder.mkdir(parents=True)
     executor_input = executor_input_utils.construct_executor_input(
         component_spec=component_spec,
         arguments={key: dsl.Artifact(name=key, uri=str(value)) if isinstance(value, Path) else value for key, value in arguments.items()},
@@ -47,13 +55,24 @@ def run_single_step(component: Any, arguments: Mapping[str, Any], folder: Path, 
         pipeline_root=str(folder),
         unique_pipeline_id="step",
     )
+    return PreparedStep(name, container["image"], command, executor_input, component_spec)
+
+
+def run_single_step(component: Any, arguments: Mapping[str, Any], folder: Path, state: Path, progress: Progress) -> dict[str, Any]:
+    """Run `component` in the environment of its image; returns its outputs: parameters by name and artifacts as paths.
+
+    `arguments`: parameters, and artifacts as paths. Outputs and the log lie in `folder`. Raises StepFailed with the step's traceback.
+    """
+    prepared = prepare_step(component, arguments, folder)
+    name = prepared.name
+    folder.mkdir(parents=True)
     log = folder / "step.log"
     progress.started(name)
     began = time.monotonic()
     with log.open("wb") as output:
-        python = interpreter(environment_of_image(container["image"]))
+        python = interpreter(environment_of_image(prepared.image))
         code = subprocess.run(
-            replace_python_executable(command, str(python)),
+            replace_python_executable(prepared.command, str(python)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -66,5 +85,5 @@ def run_single_step(component: Any, arguments: Mapping[str, Any], folder: Path, 
         progress.failed(name, seconds)
         raise StepFailed(failure_of_log(name, log))
     progress.finished(name, seconds, cached=False)
-    outputs = executor_output_utils.get_outputs_for_task(executor_input=executor_input, component_spec=component_spec)
+    outputs = executor_output_utils.get_outputs_for_task(executor_input=prepared.executor_input, component_spec=prepared.component_spec)
     return {key: Path(value.path) if isinstance(value, dsl.Artifact) else value for key, value in outputs.items()}

@@ -10,8 +10,8 @@ from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore
 from pipelines.runners.environments import ROOT
 from pipelines.scorecard.catalogue import ML_TESTS, SECTIONS
-from pipelines.scorecard.score import as_markdown, by_hand, latest_checks, score, scorecard
 from pipelines.scorecard.kept_results import MarkedTest, keep, marked_tests, outcome_of
+from pipelines.scorecard.score import as_markdown, by_hand, latest_checks, score, scorecard
 
 SLICES = next(test for test in ML_TESTS if test.id == "model-6")
 TUNED = next(test for test in ML_TESTS if test.id == "model-3")
