@@ -12,6 +12,8 @@ UV_PYTHON := 3.12
 endif
 export UV_PYTHON
 export MLFLOW_DISABLE_TELEMETRY := true
+# Kept bytecode halves the time of everything that starts a Python with heavy packages, tests included; some machines forbid it.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## this list
@@ -27,9 +29,12 @@ setup: $(UV) .venv/.synced $(ENVIRONMENTS:%=components/environments/%/.venv/.syn
 	@echo "installing the command line"
 	@$(UV) sync --frozen --quiet && touch $@
 
-components/environments/%/.venv/.synced: components/environments/%/pyproject.toml components/environments/%/uv.lock pyproject.toml | $(UV)
+# What use cases need beyond an environment comes after it: a sync takes out whatever its lock does not name.
+.SECONDEXPANSION:
+components/environments/%/.venv/.synced: components/environments/%/pyproject.toml components/environments/%/uv.lock pyproject.toml $$(wildcard usecases/*/requirements/$$*.txt) .venv/.synced | $(UV)
 	@echo "installing the environment $*"
-	@cd components/environments/$* && $(UV) sync --frozen --quiet && touch .venv/.synced
+	@cd components/environments/$* && $(UV) sync --frozen --quiet
+	@.venv/bin/crispline packages install $* >/dev/null && touch $@
 
 .PHONY: demo
 demo: setup ## the whole loop on a year of real flights; options in ARGS, e.g. make demo ARGS=--fast
@@ -61,9 +66,23 @@ test-root: setup
 $(ENVIRONMENTS:%=test-%): test-%: setup
 	@components/environments/$*/.venv/bin/pytest -q -n 2 --dist loadfile
 
+.PHONY: test-charts
+test-charts: setup ## tests of the charts alone; they need helm, and kubeconform with CRISPLINE_SCHEMAS
+	@.venv/bin/pytest -q tests/charts $(ARGS)
+
+# Read from the environment: KUBECONFIG, CRISPLINE_IMAGE_LOAD, CRISPLINE_SCHEMAS; see docs/how-to/build-images.md.
+.PHONY: test-cluster
+test-cluster: setup ## tests on the Kubernetes that KUBECONFIG names; ARGS=<options of pytest>
+	@components/environments/pipeline/.venv/bin/pytest -q -m "cluster and not cluster_long" tests/cluster $(ARGS)
+
+.PHONY: test-cluster-long
+test-cluster-long: setup ## those that take longer than CI waits
+	@components/environments/pipeline/.venv/bin/pytest -q -m cluster_long tests/cluster $(ARGS)
+
 .PHONY: lock
 lock: | $(UV) ## renew every lock
 	$(UV) lock --upgrade; for e in $(ENVIRONMENTS); do (cd components/environments/$$e && $(UV) lock --upgrade); done
+	.venv/bin/crispline packages lock
 
 .PHONY: clean
 clean: ## remove environments and state

@@ -124,3 +124,24 @@ def wait_for(gate: str, after: str) -> str:
 @dsl.pipeline(name="slow")
 def slow(counter: str, gate: str):
     wait_for(gate=gate, after=count_up(counter=counter).output)
+
+
+@step("pipeline")
+def list_parts(count: int) -> list[int]:
+    return list(range(count))
+
+
+@step("pipeline")
+def write_part(part: int, folder: str) -> str:
+    from pathlib import Path
+
+    print("part", part)
+    (Path(folder) / f"{part}.txt").write_text(str(Path.cwd()))
+    return str(part)
+
+
+@dsl.pipeline(name="sharded")
+def sharded(folder: str, count: int):
+    parts = list_parts(count=count)
+    with dsl.ParallelFor(items=parts.output, name="parts", parallelism=4) as part:
+        write_part(part=part, folder=folder).set_caching_options(False)

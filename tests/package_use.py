@@ -44,6 +44,29 @@ except BaseException as error:
     sys.exit(42)
 """
 
+# A release's file, read from an object store over HTTP as S3 speaks it.
+OBJECT_STORE = """
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from components.contracts.storage import BlobStore, sha256
+
+class Store(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.send_header("ETag", '"a"')
+        self.end_headers()
+        self.wfile.write(b"model")
+
+    def log_message(self, *_):
+        pass
+
+server = HTTPServer(("127.0.0.1", 0), Store)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}", AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
+assert BlobStore("s3://bucket/bundles").get(sha256(b"model")) == b"model"
+"""
+
 
 @dataclass(frozen=True)
 class Use:

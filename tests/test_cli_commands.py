@@ -25,6 +25,11 @@ COMMANDS = (
     "ui",
     "promote",
     "rollback",
+    "submit",
+    "schedule",
+    "check-releases",
+    "replay",
+    "init",
     "run data",
     "run training",
     "run retraining",
@@ -79,6 +84,13 @@ def test_a_breach_is_told_with_file_line_key_and_remedy_and_exit_code_2(tmp_path
         (("run", "training", "--as-of", "2013-04-01T00:00:00"), "has no time zone"),
         (("run", "training", "--as-of", "2013-04-01", "--usecase", "trains"), "there is no use case 'trains'"),
         (("step", "understanding.profile", "-p", "colour"), "'colour' is no <name>=<value>"),
+        (("promote", "--from", "staging"), "--from one environment --to another"),
+        (("promote", "--from", "dev", "--to", "staging", "--env", "prod"), "--from one environment --to another"),
+        (("promote", "--env", "dev"), "name what is promoted"),
+        (("promote", "--release", "4f1c", "--canary", "--as-of", "2013-07-01"), "belong to a promotion --from"),
+        (("promote", "--release", "4f1c"), "--as-of is missing"),
+        (("rollback", "--reason", "why"), "--as-of is missing"),
+        (("init",), "say what to set"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_with_exit_code_2_and_no_stack_trace(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -126,6 +138,7 @@ def test_step_says_which_artifacts_it_still_needs(tmp_path: Path) -> None:
     assert "still needs -i manifest=<path>" in said.stderr
 
 
+@pytest.mark.ml_test("infrastructure-5")
 def test_a_failed_run_ends_with_exit_code_5_the_steps_traceback_and_nothing_of_ours(tmp_path: Path) -> None:
     said = crispline("run", "training", "--as-of", "2013-04-01", folder=tmp_path)
     assert said.returncode == 5

@@ -23,9 +23,10 @@ pytestmark = pytest.mark.pipeline
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("compiled")
-    for name in ("toy", "fragile", "busy"):
+    names = ("toy", "fragile", "busy", "sharded")
+    for name in names:
         compiler.Compiler().compile(getattr(toys, name), str(folder / f"{name}.yaml"))
-    return {name: str(folder / f"{name}.yaml") for name in ("toy", "fragile", "busy")}
+    return {name: str(folder / f"{name}.yaml") for name in names}
 
 
 class Watched:
@@ -51,6 +52,14 @@ def test_each_step_runs_in_the_environment_of_its_image_and_artifacts_pass_betwe
     assert result.artifacts["add_up"]["total"].read_text() == "45"
     assert (result.artifacts["write_numbers"]["numbers"] / "numbers.txt").exists()
     assert str(tmp_path / "state" / "platform.json") in (tmp_path / "state" / "runs" / "first" / "write_numbers.log").read_text()
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_steps_of_a_loop_run_side_by_side_with_files_of_their_own(compiled: dict[str, str], tmp_path: Path, warm: bool) -> None:
+    result = run_pipeline(compiled["sharded"], {"folder": str(tmp_path), "count": 3}, tmp_path / "state", "run", warm=warm)
+    assert {(tmp_path / f"{part}.txt").read_text().rpartition("/")[2] for part in range(3)} == {"write_part", "write_part-2", "write_part-3"}
+    logs = [(tmp_path / "state" / "runs" / "run" / f"{step.name}.log").read_text() for step in result.steps if step.name.startswith("write_part")]
+    assert sorted(line for log in logs for line in log.splitlines() if line.startswith("part ")) == ["part 0", "part 1", "part 2"]
 
 
 def test_a_condition_that_does_not_hold_leaves_its_steps_out(compiled: dict[str, str], tmp_path: Path) -> None:

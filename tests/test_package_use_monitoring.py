@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from package_use import Use, assert_used, declared
+from package_use import OBJECT_STORE, Use, assert_used, declared
 
 pytestmark = pytest.mark.monitoring
 
@@ -77,6 +77,7 @@ USES = [
         from components.monitoring.alert_outbox import AlertOutbox
         assert AlertOutbox("outbox", "http://127.0.0.1:9/events", lambda: 0.0).send() == 0
     """),
+    Use("s3fs", "s3fs", OBJECT_STORE),
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from package_use import Use, assert_used, declared
+from package_use import OBJECT_STORE, Use, assert_used, declared
 
 pytestmark = pytest.mark.pipeline
 
@@ -118,6 +118,17 @@ USES = [
     Use("starlette", "starlette", "from components.monitoring.retrain_trigger import service\nassert service.Starlette"),
     Use("uvicorn", "uvicorn", TRIGGER),
     Use("httpx", "httpx", "from pipelines.demo.services import _answers\nassert not _answers('http://127.0.0.1:9/')"),
+    Use("kubernetes", "kubernetes", """
+        import os
+        from pathlib import Path
+        from components.monitoring.retrain_trigger.claims import open_store
+        from components.monitoring.tests.fake_kubernetes_api import FakeKubernetesApi
+        with FakeKubernetesApi() as api:
+            os.environ["KUBECONFIG"] = str(api.kubeconfig(Path(".")))
+            store = open_store("kubernetes:///crispline/claims", "flights")
+            assert store.bind("cause", "run-1", "flights").run_id == store.bind("cause", "run-2", "flights").run_id == "run-1"
+    """),
+    Use("s3fs", "s3fs", OBJECT_STORE),
 ]  # fmt: skip
 
 

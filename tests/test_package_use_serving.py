@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from package_use import Use, assert_used, declared
+from package_use import OBJECT_STORE, Use, assert_used, declared
 
 pytestmark = pytest.mark.serving
 
@@ -49,6 +49,7 @@ USES = [
     Use("httpx", "httpx", FORWARDER),
     Use("uvicorn", "uvicorn", FORWARDER),
     Use("starlette", "starlette", FORWARDER),
+    Use("s3fs", "s3fs", OBJECT_STORE),
 ]  # fmt: skip
 
 

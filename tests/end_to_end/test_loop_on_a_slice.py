@@ -156,6 +156,7 @@ def test_every_sampled_flight_was_asked_for_and_answered(finished: Finished) -> 
     assert set(finished.predictions()["entity"]) == expected
 
 
+@pytest.mark.ml_test("infrastructure-3")
 def test_the_prediction_log_holds_each_answer_once(finished: Finished) -> None:
     predictions = finished.predictions()
     assert len(predictions) == finished.loop.rows
@@ -214,6 +215,7 @@ def test_the_measurement_below_the_promise_led_to_one_retraining(finished: Finis
 # --- promotion ---------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ml_test("infrastructure-3")
 def test_each_promotion_is_a_commit_and_the_last_one_is_served(finished: Finished) -> None:
     history = subprocess.run(
         ["git", "log", "--format=%H"], cwd=finished.platform.gitops_repository, check=True, capture_output=True, text=True

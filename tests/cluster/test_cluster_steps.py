@@ -1,0 +1,247 @@
+"""Every step of every pipeline, once and in order, as a Job of its image: the command that Kubeflow Pipelines would run, as an arbitrary user,
+with a read-only root and no way out of the pod. On some weeks of the real flights, with the example's rhythm made faster.
+
+Nothing here executes a pipeline; that is Kubeflow's work where it is installed. The order below is written down by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from components.contracts.platform import Platform
+from components.environments.names import environment_of_image
+from pipelines.commands.step import COMPONENTS, steps_of
+from pipelines.images import IMAGE_LOAD_VARIABLE, build
+from pipelines.runners.environments import ROOT
+from pipelines.runners.single_step import prepare_step
+from pipelines.usecase_packages import lock
+from tests.cluster.access import Cluster, Ended
+from tests.cluster.conftest import Images
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
+
+USECASE = "slice"
+DATA = "/data"
+EXTRA_PACKAGE = "humanize==4.15.0"  # in no lock of ours
+HISTORY_START, TRAINED, LABELLED = "2012-12-18T00:00:00Z", "2013-03-01T00:00:00Z", "2013-03-22T00:00:00Z"
+SCORED_FROM, SCORED_TO = TRAINED, "2013-03-06T00:00:00Z"
+CHANGES = {
+    "name": USECASE,
+    "monitoring.window": "5d",
+    "model.test_period": "5d",
+    "model.budget_trials": 2,
+    "model.maximum_rounds": 60,
+    "evaluation.bootstrap_samples": 50,
+    "business.success.minimum_rows": 300,
+    "business.success.minimum_simple_rule_auc": 0.4,
+}
+# The gates still judge, but wide enough that five days of evidence pass them.
+LIMITS = {
+    "ranks_well": 0.4,
+    "beats_simple_model": -0.3,
+    "no_origin_collapses": 0.3,
+    "calibrated": 0.5,
+    "survives_missing_inputs": 0.3,
+    "fast_enough": 2000.0,
+}
+
+
+def repository_with_another_usecase(folder: Path) -> Path:
+    """What a team has that wrote a use case of its own: upstream's files unchanged, one folder more, with a package that no lock of ours names."""
+    for name in ("components", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests"))
+    shutil.copy2(ROOT / ".dockerignore", folder)
+    usecase = folder / "usecases" / USECASE
+    shutil.copytree(ROOT / "usecases" / "flights", usecase, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    file, yaml = usecase / "usecase.yaml", YAML()
+    document = yaml.load(file)
+    for path, value in CHANGES.items():
+        *sections, key = path.split(".")
+        section = reduce(lambda found, name: found[name], sections, document)
+        assert key in section, path
+        section[key] = value
+    for gate in document["evaluation"]["gates"]:
+        gate["limit"] = LIMITS.get(gate["name"], gate["limit"])
+    yaml.dump(document, file)
+    source = usecase / "source.py"
+    source.write_text(source.read_text().replace("import numpy as np\n", "import humanize  # noqa: F401\nimport numpy as np\n"))
+    with (usecase / "requirements" / "pipeline.in").open("a") as requirements:
+        requirements.write(f"{EXTRA_PACKAGE}\n")
+    lock(usecase)
+    return folder
+
+
+@dataclass
+class Installation:
+    """A namespace with a volume, a platform of files on it, and what the steps have written so far."""
+
+    kube: Cluster
+    namespace: str
+    images: Mapping[str, str]
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
+
+    def volumes(self) -> dict[str, Any]:
+        return {DATA: {"persistentVolumeClaim": {"claimName": "data"}}, "/etc/crispline": {"configMap": {"name": "crispline-platform"}}}
+
+    def step(self, name: str, **parameters: Any) -> Any:
+        """Run `<component>.<step>` on the artifacts written last; returns what it returned."""
+        component, _, step = name.partition(".")
+        called = steps_of(component)[step]
+        inputs = called.component_spec.inputs or {}
+        given = {each: self.artifacts[each] for each, spec in inputs.items() if spec.type.startswith("system.")}
+        label = f"{step}-{len([each for each in self.ended if each.startswith(name)])}".replace("_", "-")
+        prepared = prepare_step(called, {"usecase": USECASE, **given, **parameters}, Path(DATA) / "artifacts" / label)
+        ended = self.kube.run_job(
+            self.namespace,
+            label,
+            self.images[environment_of_image(prepared.image)],
+            args=prepared.command[2:],
+            command=prepared.command[:2],
+            env={"CRISPLINE_PLATFORM": "/etc/crispline/platform.json"},
+            volumes=self.volumes(),
+        )
+        self.ended[f"{name}/{label}"] = ended
+        assert ended.succeeded, f"{name}:\n{ended.log[-6000:]}"
+        outputs = prepared.executor_input.outputs
+        self.artifacts |= {key: Path(each.artifacts[0].uri) for key, each in outputs.artifacts.items()}
+        written = json.loads(self.kube.run_in(self.namespace, "reader", ["cat", outputs.output_file]) or "{}")
+        return written.get("parameterValues", {}).get("Output")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository_with_another_usecase(tmp_path_factory.mktemp("team") / "repository")
+
+
+@pytest.fixture(scope="module")
+def own_images(images: Images, repository: Path) -> dict[str, str]:
+    """The images of that use case; all but their last layer are those of the example."""
+    import os
+
+    for name in ("pipeline", "monitoring"):
+        assert images[name]
+    return {name: build(name, USECASE, images.registry(), os.environ[IMAGE_LOAD_VARIABLE], root=repository) for name in ("pipeline", "monitoring")}
+
+
+@pytest.fixture(scope="module")
+def installation(kube: Cluster, own_images: dict[str, str], namespace: Callable[..., str]) -> Iterator[Installation]:
+    name = namespace("steps")
+    platform = Platform.embedded(Path(DATA))
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "crispline-platform"}, "data": {"platform.json": platform.model_dump_json()}},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": claim},
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "deny-all"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+        },
+        namespace=name,
+    )
+    made = Installation(kube, name, own_images)
+    kube.run_pod(name, "reader", own_images["pipeline"], ["http.server", "--directory", DATA, "8000"], volumes=made.volumes())
+    yield made
+
+
+@pytest.fixture(scope="module")
+def finished(installation: Installation) -> Installation:
+    """All steps, each after those whose outputs it takes; two at a time where none waits for the other."""
+    step, out = installation.step, installation.outputs
+    with ThreadPoolExecutor(2) as pool:
+
+        def both(*names: tuple[str, dict[str, Any]]) -> list[Any]:
+            return [each.result() for each in [pool.submit(step, name, **parameters) for name, parameters in names]]
+
+        # what Kubeflow Pipelines puts before and after each pipeline
+        created = {"pipeline": "training", "created": LABELLED}
+        step("data_engineering.resolve_request", **created, as_of="now/d")
+        ended = {"state": "COMPLETE", "pipelineJobResourceName": "run", "pipelineTaskName": "run", "error": {}}
+        out["notified"] = step("monitoring.notify", **created, run="run-3", as_of="now/d", cause="", status=ended)
+        # data
+        period = {"start": HISTORY_START, "end": TRAINED}
+        out["before"], _ = both(("deployment.current_champion", {"environment": "dev"}), ("data_engineering.ingest", period))
+        out["validated"] = step("data_engineering.validate", **period)
+        # retraining and training
+        out["claimed"], out["resolved"] = both(("deployment.claim", {"cause": "cause-1", "run": "run-1"}), ("data_engineering.resolve_data_version", {"as_of": TRAINED}))
+        step("data_engineering.load_data_version", id=out["resolved"])
+        out["claimed again"], _ = both(
+            ("deployment.claim", {"cause": "cause-1", "run": "run-2"}),
+            ("data_engineering.build_features", {"training_start": "2013-02-01T00:00:00Z"}),
+        )
+        out["feasible"], _ = both(("understanding.assess_feasibility", {}), ("understanding.profile", {}))
+        both(("model_engineering.tune", {"trials": 2}), ("understanding.summarise_feedback", {"as_of": TRAINED}))
+        step("model_engineering.train")
+        both(("model_engineering.track", {"cause": "cause-1"}), ("evaluation.evaluate", {"champion": ""}))
+        out["judged"], _ = both(("evaluation.judge", {"cause": "cause-1"}), ("monitoring.fit_detectors", {}))
+        out["registered"], out["bundle"] = both(("deployment.register", {"as_of": TRAINED}), ("deployment.bundle", {"cause": "cause-1", "as_of": TRAINED}))
+        out["commit"], _ = both(
+            ("deployment.promote", {"environment": "dev", "release": out["bundle"], "cause": "cause-1", "as_of": TRAINED}),
+            ("data_engineering.materialise", {"start": "2013-02-28T00:00:00Z", "end": TRAINED}),
+        )
+        # batch scoring and monitoring, once the labels are in
+        later = {"start": TRAINED, "end": LABELLED}
+        out["after"], _ = both(("deployment.current_champion", {"environment": "dev"}), ("data_engineering.ingest", later))
+        step("data_engineering.validate", **later)
+        step("data_engineering.resolve_data_version", as_of=LABELLED)
+        out["entities"] = step("data_engineering.entities_to_score", start=SCORED_FROM, end=SCORED_TO, release=out["after"])
+        installation.artifacts["dataset"] = installation.artifacts["entities"]
+        out["shards"] = step("deployment.list_shards", shard_rows=400)
+        for first in out["shards"]:
+            step("deployment.score_batch", environment="dev", release=out["after"], first_row=first, shard_rows=400)
+        out["performance"] = step("monitoring.assess_performance", window_start=SCORED_FROM, window_end=SCORED_TO, as_of=LABELLED)
+        out["emitted"], out["withdrawn"] = both(("monitoring.emit", {}), ("data_engineering.withdraw", {}))
+    return installation
+
+
+def test_every_step_of_the_components_ran(finished: Installation) -> None:
+    ran = {name.split("/")[0] for name in finished.ended}
+    every = {f"{component}.{step}" for component in COMPONENTS for step in steps_of(component)}
+    assert every - ran == {"deployment.rollback"}, "a rollback needs two releases: see the promotion tests"
+    assert all(ended.succeeded for ended in finished.ended.values())
+
+
+def test_what_the_steps_returned_is_what_a_pipeline_branches_on(finished: Installation) -> None:
+    out = finished.outputs
+    assert out["before"] in ("", None)
+    assert (out["validated"], out["claimed"], out["claimed again"]) == ("passed", "effective", "duplicate")
+    assert (out["feasible"], out["judged"]) == ("go", "passed")
+    assert out["notified"] == "succeeded" and len(out["shards"]) > 1
+    assert out["after"] == out["bundle"] and len(out["commit"]) == 40
+    assert out["entities"] > 500 and out["performance"] in ("below", "held")
+    assert out["emitted"] == "0" and out["withdrawn"].startswith("2013-03-01")
+
+
+def test_the_answers_are_in_the_prediction_log_and_the_decisions_in_the_records(finished: Installation) -> None:
+    program = (
+        "from datetime import datetime, UTC; from components.contracts.platform import Platform; from components.contracts.records import RecordStore;"
+        "from components.monitoring.prediction_log import PredictionLog; p = Platform.load();"
+        f"rows = len(PredictionLog(p.prediction_log_uri).read('{USECASE}', datetime(2013, 3, 1, tzinfo=UTC), datetime(2013, 3, 6, tzinfo=UTC)));"
+        "kinds = sorted({r.kind for r in RecordStore(p.records_uri).list()}); print(rows, *kinds)"
+    )
+    said = finished.kube.run_in(finished.namespace, "reader", ["env", "CRISPLINE_PLATFORM=/etc/crispline/platform.json", "python", "-c", program]).split()
+    assert int(said[0]) == finished.outputs["entities"]
+    assert {"data_version", "validation", "gates", "promotion", "performance"} <= set(said[1:])
+
+
+def test_the_team_needed_a_package_more_and_no_file_of_upstreams_changed(finished: Installation, repository: Path, images: Images) -> None:
+    from pipelines.images import image_files
+
+    upstream = {name for name in image_files("pipeline", USECASE, repository) if not name.startswith("usecases/")}
+    assert all((repository / name).read_bytes() == (ROOT / name).read_bytes() for name in upstream)
+    listed = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
+    theirs = set(finished.kube.run_in(finished.namespace, "reader", ["python", "-c", listed]).split())
+    ours = finished.kube.run_job(finished.namespace, "ours", images["pipeline"], ["-c", listed], command=["python"]).log.split()
+    assert theirs - set(ours) == {EXTRA_PACKAGE} and set(ours) <= theirs
