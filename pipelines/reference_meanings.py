@@ -171,7 +171,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "rollback": ("an earlier release put in force again, or a canary ended", "rolled_back, proposed"),
     "canary": (
         "a stage of a canary: its commit seen, its weight in the traffic, a look at its evidence, its next step, its end",
-        "awaited, in_effect, hold, advanced, complete, finishing, finished",
+        "awaited, in_effect, hold, safe, advanced, complete, finished",
     ),
     "alert": ("a detector's finding about one window of one model", "the alert's kind"),
     "performance": ("the promised metric in one window of one model", "estimated, measured"),

@@ -61,7 +61,9 @@ def check_feature_server(client: httpx.Client, lookup: tuple[str, dict[str, obje
     feature, keys = lookup
     answer = client.post("/get-online-features", json={"features": [feature], "entities": {name: [value] for name, value in keys.items()}})
     _expect(answer.status_code == 200 and feature.split(":")[1] in answer.json()["metadata"]["feature_names"], f"it looks {feature} up", answer)
-    return [*found, f"looks up {feature}"]
+    keyless = client.post("/get-online-features", json={"features": [feature], "entities": {"no_such_key": [1]}})
+    _expect(400 <= keyless.status_code < 500, "it refuses a lookup without the view's keys", keyless)
+    return [*found, "refuses a lookup without keys", f"looks up {feature}"]
 
 
 def registered_lookup(platform: Platform) -> tuple[str, dict[str, object]] | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from feast import FeatureStore
     from feast import FeatureView as FeastView
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 REGISTRY_SECONDS = 2.0
 DEFAULT_PORT = 6566
@@ -45,9 +47,19 @@ def feature_server_app(platform: Platform, allow_empty: bool = False) -> FastAPI
         )
     app: FastAPI = get_app(store, registry_ttl_sec=0)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") in _ROUTES]
+    for error in (KeyError, TypeError, ValueError):
+        app.add_exception_handler(error, _refused)
     warm = _look_up_nobody(store)
     threading.Thread(target=_follow_registry, args=(store, platform, warm), name="registry", daemon=True).start()
     return app
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What Feast raises about the values of a request (a missing join key, text for a number) would be answered 500, as if the server were at fault."""
+    from starlette.responses import JSONResponse
+
+    logger.warning("a lookup is refused: %s: %s", type(error).__name__, error)
+    return JSONResponse({"detail": str(error)}, status_code=422)
 
 
 def lookup_of_nobody(view: FeastView) -> tuple[str, dict[str, object]]:

@@ -7,15 +7,17 @@ tests at run time (numpy.testing does), so there is no general rule about folder
 from __future__ import annotations
 
 import compileall
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Patterns below site-packages. Tests and test data of the big packages, headers and sources of compiled modules, data sets of examples.
+# Patterns below site-packages. Tests and test data of the big packages, headers and sources of compiled modules, data sets of examples, browsers' files.
 UNUSED = (
     "dask/**/tests",
     "ibis/**/tests",
+    "jupyterlab_plotly",
     "kfp/**/*_test.py",
     "matplotlib/mpl-data/sample_data",
     "nannyml/datasets/data",
@@ -28,10 +30,14 @@ UNUSED = (
     "pyarrow/src",
     "pyarrow/tests",
     "scipy/**/tests",
-    "skimage/**/tests",
     "sklearn/**/tests",
+    "sklearn/datasets/data/*.csv*",
+    "sklearn/datasets/images/*.jpg",
     "statsmodels/**/tests",
+    "statsmodels/datasets/*/*.csv",
 )
+# Thousands of modules that their packages import one by one when somebody asks for them; nobody here does.
+RARELY_IMPORTED = re.compile(r"/plotly/(validators|graph_objs/[a-z]+)/|/transformers/models/(?!auto/)[^/]+/")
 
 
 def main(environment: Path) -> int:
@@ -39,7 +45,7 @@ def main(environment: Path) -> int:
         for path in list(_unused(packages)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         # A file that some package ships for another Python does not compile; that is no error of the image.
-        compileall.compile_dir(packages, quiet=2, workers=0)
+        compileall.compile_dir(packages, quiet=2, workers=0, rx=RARELY_IMPORTED)
     return 0
 
 

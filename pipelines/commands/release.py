@@ -6,6 +6,7 @@ stdout gets the commit, stderr what a person wants to know about it.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -123,6 +124,8 @@ def _say_where(proposal: str, pull_request: str, environment: str) -> None:
 
 def _crown(there: Reach, usecase: str, model_version: str) -> None:
     """Move the alias `champion` in the environment's own MLflow, where the model was trained there. Git is what counts, so a failure is only told."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default a server that is away is asked for minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from components.deployment.registry import crown, find_version, tracking_client
 
     platform = there.environment.platform

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.contracts.errors import CrisplineError
-from components.contracts.platform import usecases_root
+from components.contracts.platform import Platform, usecases_root
 from pipelines.runners.environments import ROOT
 from pipelines.scorecard.catalogue import SECTIONS
 from pipelines.scorecard.score import Scorecard, as_markdown, scorecard
@@ -26,7 +26,7 @@ def show_scorecard(usecase: str, state: Path, form: Form) -> None:
     if not folder.is_dir():
         raise CrisplineError(f"there is no use case {usecase!r} under {usecases_root()}")
     there = (state / "platform.json").exists()
-    card = scorecard(folder, ROOT, state if there else None)
+    card = scorecard(folder, ROOT, Platform.load(state / "platform.json") if there else None)
     if form == "markdown":
         print(as_markdown(card))
     elif form == "json":

@@ -57,6 +57,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
     records = RecordStore(platform.records_uri)
     story = _Story(
         usecase,
+        platform,
         state,
         performance=[Performance.model_validate(record.details) for record in records.list("performance")],
         records={
@@ -103,6 +104,7 @@ def write_report(usecase: LoadedUseCase, platform: Platform, state: Path, facts:
 @dataclass(frozen=True)
 class _Story:
     usecase: LoadedUseCase
+    platform: Platform
     state: Path
     performance: Sequence[Performance]
     records: Mapping[str, Sequence[Record]]
@@ -312,7 +314,7 @@ class _Story:
         return [Table(["phase", "risk", "covered by", "last result", "evidence", ""], rows)]
 
     def score_blocks(self) -> list[Any]:
-        card = scorecard(self.usecase.folder, ROOT, self.state)
+        card = scorecard(self.usecase.folder, ROOT, self.platform)
         rows = [[title, f"{card.section(section):g} of 7"] for section, title in SECTIONS.items()]
         tests = [[SECTIONS[row.test.section], row.test.title, row.points, row.how] for row in card.rows]
         return [

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ MARKER: Final = "ml_test"
 RESULTS: Final = Path(".crispline") / "test_results"
 Outcome = Literal["passed", "failed", "skipped", "not run"]
 _CODE: Final = ("components", "pipelines", "usecases", "tests", "charts", "manifests")
+_TESTED: Final = ("components", "pipelines", "usecases", "tests")
 _LEFT_OUT: Final = (".venv", "__pycache__")
 
 
@@ -35,22 +37,25 @@ class MarkedTest:
 def tree_hash(root: Path) -> str:
     """SHA-256 (hex) over names and contents of everything that tests and tested code consist of."""
     digest = hashlib.sha256()
-    for folder in _CODE:
-        for file in sorted((root / folder).rglob("*")):
-            if file.is_file() and not any(part in _LEFT_OUT for part in file.parts) and file.suffix != ".pyc":
-                digest.update(f"{file.relative_to(root)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in _files(root, _CODE):
+        digest.update(f"{file.relative_to(root)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _files(root: Path, folders: Sequence[str]) -> list[Path]:
+    """All files in order; environments, which hold tens of thousands, are not even entered."""
+    found = []
+    for folder in folders:
+        for here, below, names in os.walk(root / folder):
+            below[:] = sorted(name for name in below if name not in _LEFT_OUT)
+            found += [Path(here, name) for name in sorted(names)]
+    return found
 
 
 def marked_tests(root: Path) -> list[MarkedTest]:
     """Every test function under `root` that carries `@pytest.mark.ml_test("<id>", ...)`."""
-    files = [file for folder in ("components", "pipelines", "usecases", "tests") for file in (root / folder).rglob("test_*.py")]
-    return [
-        MarkedTest(str(file.relative_to(root)), function.name, ids)
-        for file in sorted(files)
-        if not any(part in _LEFT_OUT for part in file.parts) and MARKER in file.read_text()
-        for function, ids in _marked_functions(ast.parse(file.read_text()))
-    ]
+    files = [file for file in _files(root, _TESTED) if file.name.startswith("test_") and file.suffix == ".py" and MARKER in file.read_text()]
+    return [MarkedTest(str(file.relative_to(root)), function.name, ids) for file in files for function, ids in _marked_functions(ast.parse(file.read_text()))]
 
 
 def _marked_functions(module: ast.Module) -> Iterator[tuple[ast.FunctionDef, tuple[str, ...]]]:

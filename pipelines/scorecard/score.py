@@ -56,10 +56,10 @@ class Scorecard:
         return min(self.section(section) for section in SECTIONS)
 
 
-def scorecard(usecase_folder: Path, root: Path, state: Path | None) -> Scorecard:
-    """The card of one use case. `state`: the installation whose records count; without one, checks of pipeline runs count as not run."""
+def scorecard(usecase_folder: Path, root: Path, platform: Platform | None) -> Scorecard:
+    """The card of one use case. `platform`: the installation whose records count; without one, checks of pipeline runs count as not run."""
     name = usecase_folder.name
-    checks = latest_checks(state, name) if state is not None else {}
+    checks = latest_checks(platform, name) if platform is not None else {}
     return Scorecard(
         name, tuple(score(test, outcome_of_tests, checks, by_hand(usecase_folder)) for outcome_of_tests in [outcome_of(root)] for test in ML_TESTS)
     )
@@ -82,9 +82,8 @@ def _checked(name: str, record: Record | None) -> Evidence:
     return Evidence(f"check {name}", record.outcome, record.outcome == "passed", f"records/check/{record.id}.json")
 
 
-def latest_checks(state: Path, usecase: str) -> Mapping[str, Record]:
+def latest_checks(platform: Platform, usecase: str) -> Mapping[str, Record]:
     """The last record of each quality check that is about what is in service, or about no model; a refused challenger's does not count."""
-    platform = Platform.load(state / "platform.json")
     store = RecordStore(platform.records_uri)
     promoted = [record for record in [*store.list("promotion"), *store.list("rollback")] if record.usecase == usecase and record.lineage.model_version]
     champion = max(promoted, key=lambda record: record.event_time).lineage.model_version if promoted else ""

@@ -129,8 +129,9 @@ class Cluster:
                 **({"container": container} if container else {}),
             )
         answer.run_forever(timeout=120)
+        code = answer.returncode  # before the output: reading that throws away the channel which this comes from
         said: str = answer.read_all()
-        assert answer.returncode == 0, f"{' '.join(command)} in {pod} gave {answer.returncode}:\n{said}"
+        assert code == 0, f"{' '.join(command)} in {pod} gave {code}:\n{said}"
         return said
 
     def run_job(

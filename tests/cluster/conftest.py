@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from components.environments.names import image_variable
 from pipelines.images import IMAGE_LOAD_VARIABLE, build, image_reference_of
 from tests.cluster.access import Cluster, needed_program
 
@@ -34,7 +35,10 @@ def kube() -> Cluster:
 
 
 class Images:
-    """`images["pipeline"]` is the reference of that image, built and made known to the cluster when first asked for."""
+    """`images["pipeline"]` is the reference of that image, built and made known to the cluster when first asked for.
+
+    An image that CRISPLINE_IMAGE_<NAME> names is taken as it is, so that one can try something without building anew after every edit.
+    """
 
     def __init__(self, template: str) -> None:
         self._template = template
@@ -43,7 +47,7 @@ class Images:
     def __getitem__(self, name: str) -> str:
         """`name`: pipeline, serving, monitoring or tracking."""
         if name not in self._known:
-            self._known[name] = build(name, USECASE, template=self._template)
+            self._known[name] = os.environ.get(image_variable(name), "") or build(name, USECASE, template=self._template)
         return self._known[name]
 
     def registry(self) -> str:

@@ -194,7 +194,11 @@ def put_on_volume(served: ServedModel, folder: Path) -> None:
     served.kube.apply(claim, packed, namespace=served.namespace)
     volumes = {DATA: {"persistentVolumeClaim": {"claimName": "data"}}, "/packed": {"configMap": {"name": "releases"}}}
     served.standing_pod("reader", "monitoring", volumes)
-    unpack = f"import os, tarfile; os.umask(0); tarfile.open('/packed/releases.tgz').extractall({DATA!r}); os.chmod({DATA!r}, 0o2777)"
+    # What the sidecars write to may be written by any user: on the volume of a test their group is another one.
+    unpack = (
+        f"import os, tarfile; os.umask(0); tarfile.open('/packed/releases.tgz').extractall({DATA!r});"
+        f"[os.makedirs({DATA!r} + '/' + name, 0o777, exist_ok=True) for name in ('prediction_log', 'records', 'labels')]"
+    )
     served.python("reader", unpack)
 
 

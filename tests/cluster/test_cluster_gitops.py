@@ -22,11 +22,10 @@ from ruamel.yaml import YAML
 
 from components.contracts.artifacts import ImagePin
 from components.contracts.platform import Platform
-from components.contracts.records import Lineage, Record, RecordStore
 from components.contracts.serving import ServingContract
-from components.contracts.storage import BlobStore, storage_path
+from components.contracts.storage import storage_path
 from components.deployment.between_environments import Side, promote_between, release_to_promote
-from components.deployment.bundle import canonical, read_file, read_manifest, verify_bundle
+from components.deployment.bundle import read_file, verify_bundle
 from components.deployment.canary import argocd
 from components.deployment.canary.options import ArgoCD
 from components.deployment.environment_file import Access, EnvironmentFile, ObjectStore
@@ -34,7 +33,7 @@ from components.deployment.gitops import GitRepository
 from components.deployment.promotion import Stores, promote_release
 from components.deployment.release_policy import Checked, ReleaseCheck
 from components.deployment.rollback import roll_back
-from components.deployment.tests.example_release import CREATED, build_release
+from components.deployment.tests.example_release import CREATED, judged_release
 from components.deployment.tests.gitops_remote import bare_repository, merge
 from components.deployment.transfer import transfer
 from pipelines.commands.environment_checks import environment_findings
@@ -93,28 +92,6 @@ class GitOps:
         return found or {"status": {}}
 
 
-def judged_releases(platform: Platform) -> list[str]:
-    """Releases of small real models with the records that they were judged by, in the platform's stores."""
-    found = []
-    for seed in (7, 8, 9):
-        built = build_release(platform.bundles_uri, seed=seed)
-        manifest = read_manifest(platform.bundles_uri, built)
-        record = Record(
-            kind="gates",
-            id=f"gates-{seed}",
-            usecase=USECASE,
-            event_time=CREATED,
-            outcome="passed",
-            reason="All gates passed.",
-            lineage=Lineage(model_version=manifest.model_version),
-        )
-        RecordStore(platform.records_uri).append(record)
-        store = BlobStore(platform.bundles_uri)
-        files = {**manifest.files, "gates.json": store.put(record.model_dump_json().encode())}
-        found.append(store.put(canonical(manifest.model_copy(update={"files": files, "gates_record": record.id}))))
-    return found
-
-
 def copy_of_the_manifests(folder: Path, address: str, namespace: str, values: Object) -> None:
     """Charts and manifests as a team would have them, by `crispline init`, with one environment and in a namespace of the test's own."""
     for part in ("charts", "manifests", ".github", "usecases"):
@@ -144,7 +121,7 @@ def gitops(kube: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare)], check=True)
     copy_of_the_manifests(clone, f"file://{bare}", namespace, {"replicas": 1, "splitter": {"kind": "none"}})
     platform = Platform.embedded(root / "state").model_copy(update={"environment": ENVIRONMENT, "gitops_repository": f"file://{bare}"})
-    found = GitOps(kube, clone, bare, namespace, platform, judged_releases(platform))
+    found = GitOps(kube, clone, bare, namespace, platform, [judged_release(platform, seed) for seed in (7, 8, 9)])
     for arguments in (("init", "--quiet", "--initial-branch=main"), ("remote", "add", "origin", str(bare))):
         found.git(*arguments)
     for name, value in (("user.name", "person"), ("user.email", "person@localhost"), ("commit.gpgsign", "false")):
@@ -339,7 +316,7 @@ def test_a_release_goes_from_staging_to_prod_through_the_clusters_object_store(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bare, clone = bare_repository(tmp_path)
     local = Platform.embedded(tmp_path / "local")
-    release = judged_releases(local)[0]
+    release = judged_release(local)
     with bucket_of(kube) as bucket:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)

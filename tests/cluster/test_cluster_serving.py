@@ -319,7 +319,7 @@ def executors_pod(served: ServedModel, name: str, labels: dict[str, str]) -> Obj
         "resources": {"requests": {"cpu": "10m"}},
     }
     model = {"name": "model", "image": served.images["serving"], "command": ["sleep", "600"], "securityContext": CONTAINER_SECURITY}
-    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1, "securityContext": POD_SECURITY, "containers": [model, engine]}
+    spec = {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 20, "securityContext": POD_SECURITY, "containers": [model, engine]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 
 

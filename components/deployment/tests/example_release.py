@@ -12,7 +12,10 @@ import xgboost as xgb
 
 from components.contracts.artifacts import CodeVersion, ModelManifest
 from components.contracts.loading import LoadedUseCase, load_usecase
-from components.deployment.bundle import BundleFields, build_bundle
+from components.contracts.platform import Platform
+from components.contracts.records import Lineage, Record, RecordStore
+from components.contracts.storage import BlobStore
+from components.deployment.bundle import BundleFields, build_bundle, canonical, read_manifest
 from components.deployment.serving_contract import serving_contract
 from components.model_server.scoring import Calibrator, ScoringModel, save_model
 
@@ -85,3 +88,15 @@ def build_release(bundles: Path | str, seed: int = 7, version: str = "", gates_p
         created=CREATED,
     )
     return build_bundle(files, fields, str(bundles))
+
+
+def judged_release(platform: Platform, seed: int = 7) -> str:
+    """A release as `build_release` makes it that carries the gates record it was judged by, which is stored among the platform's records."""
+    built = build_release(platform.bundles_uri, seed)
+    manifest, store = read_manifest(platform.bundles_uri, built), BlobStore(platform.bundles_uri)
+    lineage = Lineage(model_version=manifest.model_version)
+    reason = "All gates passed."
+    record = Record(kind="gates", id=f"gates-{seed}", usecase="flights", event_time=CREATED, outcome="passed", reason=reason, lineage=lineage)
+    RecordStore(platform.records_uri).append(record)
+    files = {**manifest.files, "gates.json": store.put(record.model_dump_json().encode())}
+    return store.put(canonical(manifest.model_copy(update={"files": files, "gates_record": record.id})))

@@ -175,7 +175,7 @@ class TriggerOnKubernetesConformance:
 
     def test_pipelines_that_are_away_hold_up_no_other_decision(self, platform: Platform, kfp: RecordingKfp) -> None:
         trigger = replica(platform, "a")
-        kfp.fail("GET", "/runs", "before", times=1000)
+        kfp.fail("GET", "/", "before", times=1000)
         trigger.receive(performance(-4, 0.9))
         trigger.work()
         assert trigger.store.decision("performance--4-m1") is not None

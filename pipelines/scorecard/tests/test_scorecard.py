@@ -63,7 +63,6 @@ def test_what_is_documented_counts_half_where_nothing_is_automated() -> None:
 
 
 def test_a_refused_challenger_does_not_speak_for_the_champion(tmp_path: Path) -> None:
-    (tmp_path / "platform.json").write_text(Platform.embedded(tmp_path).model_dump_json())
     store = RecordStore(Platform.embedded(tmp_path).records_uri)
     promotion = Record(
         kind="promotion",
@@ -76,7 +75,7 @@ def test_a_refused_challenger_does_not_speak_for_the_champion(tmp_path: Path) ->
     )
     for record in (promotion, check("slices", "passed", "m1", 1), check("slices", "failed", "m2", 2)):
         store.append(record)
-    assert latest_checks(tmp_path, "flights")["slices"].outcome == "passed"
+    assert latest_checks(Platform.embedded(tmp_path), "flights")["slices"].outcome == "passed"
 
 
 def test_results_of_another_state_of_the_code_count_for_nothing(tmp_path: Path) -> None:
