@@ -88,7 +88,7 @@ class Stream:
         return Calls(count, int(self.error[:count].sum()), int(self.slow[:count].sum()))
 
     def answered(self, count: int) -> Numbers:
-        return self.probability[:count][~self.error[:count]]
+        return np.asarray(self.probability[:count][~self.error[:count]], dtype=np.float64)
 
 
 def stream(random: np.random.Generator, count: int, errors: float, slow: float, drift: float, burst: np.ndarray | None) -> Stream:

@@ -35,7 +35,7 @@ from components.monitoring.backtest.comparison import Difference, Margin, Summar
 from components.monitoring.backtest.grid import Grid, build_grid
 from components.monitoring.backtest.history import History
 from components.monitoring.backtest.policies import BelowPromise, Decided, DriftAlarms, Every, EveryAlarm, Never, oracle
-from components.monitoring.backtest.replay import Served, World, replay
+from components.monitoring.backtest.replay import Policy, Served, World, replay
 from components.monitoring.backtest.tabular import TrialLearner, history_of_table, promise
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,7 +101,7 @@ def judge(stream: Stream, cache: Path) -> Judged:
     learner = history.learner
     assert isinstance(learner, TrialLearner)
     alarms = DriftAlarms(world, learner.matrix, tuple(kind == "c" for kind in learner.feature_types))
-    policies = [
+    policies: list[Policy] = [
         Never(),
         Every(1, name=ALWAYS),
         Every(1, "sliding", name=FIXED),
@@ -150,8 +150,8 @@ def cached_grid(history: History, config: UseCase, cache: Path) -> Grid:
     )
     file = cache / f"{history.name}-{key.hexdigest()[:16]}.pickle"
     if file.exists():
-        probability, tables, seconds = pickle.loads(file.read_bytes())  # noqa: S301  our own file
-        return Grid(history, probability, *tables, seconds=seconds)
+        probability, (auc, log_loss, cost), seconds = pickle.loads(file.read_bytes())  # noqa: S301  our own file
+        return Grid(history, probability, auc, log_loss, cost, seconds)
     costs = config.business.cost_false_alarm, config.business.cost_miss
     grid = build_grid(history, costs[0] / sum(costs), costs, lambda done, of: print(f"\r{history.name}: {done} of {of} windows", end="", flush=True))
     print(f"\r{history.name}: {len(grid.probability)} models, {grid.seconds:.2f} s each", flush=True)
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no stream is named {given.streams!r}; there are {', '.join(stream.name for stream in streams)}")
     for one in judged:
         print(console(one))
-    if given.streams == "all" and not given.table:
+    if given.streams in ("all", "judged") and not given.table:
         from benchmarks.retraining_report import write
 
         write(judged, {stream.name: stream for stream in streams}, RESULTS)

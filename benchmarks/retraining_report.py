@@ -107,7 +107,7 @@ def _means(judged: Sequence[Judged]) -> str:
     lines = ["| role | policy | AUC | log loss | worst window | below | runs |", "|---|---|---|---|---|---|---|"]
     for role in ("development", "judged"):
         part = [one for one in judged if one.role == role]
-        for name in SHOWN:
+        for name in SHOWN if part else ():
             found = [next(s for s in one.summaries if s.name == name) for one in part]
             share = np.mean([s.runs / max(1, one.runs(ALWAYS)) for s, one in zip(found, part, strict=True)])
             lines.append(
@@ -165,8 +165,9 @@ def _differences(judged: Sequence[Judged]) -> str:
 
 
 def _runs(judged: Sequence[Judged]) -> str:
-    with drawing(8.5, 3.6, columns=2) as drawn:
-        for axes, role in zip(drawn.axes, ("development", "judged"), strict=True):
+    roles = sorted({one.role for one in judged})
+    with drawing(8.5, 3.6, columns=len(roles)) as drawn:
+        for axes, role in zip(np.atleast_1d(drawn.axes), roles, strict=True):
             part = [one for one in judged if one.role == role]
             for number, name in enumerate(SHOWN):
                 found = [next(s for s in one.summaries if s.name == name) for one in part]

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def helm(*arguments: str, **options: Any) -> str:
-    return subprocess.run(["helm", *arguments], check=True, capture_output=True, text=True, **options).stdout
+    return str(subprocess.run(["helm", *arguments], check=True, capture_output=True, text=True, **options).stdout)
 
 
 def measure(served: ServedModel, seconds: float, rounds: int, clients: int) -> list[str]:

@@ -51,11 +51,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from components.contracts.storage import BlobStore, sha256
 
 class Store(BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_HEAD(self):
         self.send_response(200)
         self.send_header("Content-Length", "5")
         self.send_header("ETag", '"a"')
         self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
         self.wfile.write(b"model")
 
     def log_message(self, *_):

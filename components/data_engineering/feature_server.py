@@ -36,6 +36,7 @@ def feature_server_app(platform: Platform, allow_empty: bool = False) -> FastAPI
 
     Raises CrisplineError when nothing was registered yet, unless `allow_empty`: then every lookup is answered 404 until something was.
     """
+    from feast.errors import FeastError
     from feast.feature_server import get_app
 
     from components.data_engineering.feature_repository import online_store
@@ -47,7 +48,7 @@ def feature_server_app(platform: Platform, allow_empty: bool = False) -> FastAPI
         )
     app: FastAPI = get_app(store, registry_ttl_sec=0)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") in _ROUTES]
-    for error in (KeyError, TypeError, ValueError):
+    for error in (FeastError, KeyError, TypeError, ValueError):
         app.add_exception_handler(error, _refused)
     warm = _look_up_nobody(store)
     threading.Thread(target=_follow_registry, args=(store, platform, warm), name="registry", daemon=True).start()
@@ -55,11 +56,14 @@ def feature_server_app(platform: Platform, allow_empty: bool = False) -> FastAPI
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    """What Feast raises about the values of a request (a missing join key, text for a number) would be answered 500, as if the server were at fault."""
+    """What is wrong with a request, as its client's fault. Feast answers a missing key or text for a number 500, and closes the connection after every
+    refusal, on which its client may already have sent the next request."""
+    from feast.errors import FeastError
     from starlette.responses import JSONResponse
 
+    status = error.http_status_code() if isinstance(error, FeastError) else 422
     logger.warning("a lookup is refused: %s: %s", type(error).__name__, error)
-    return JSONResponse({"detail": str(error)}, status_code=422)
+    return JSONResponse({"detail": str(error)}, status_code=status)
 
 
 def lookup_of_nobody(view: FeastView) -> tuple[str, dict[str, object]]:

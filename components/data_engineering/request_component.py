@@ -6,9 +6,9 @@ from components.environments.images import step
 
 
 @step("pipeline")
-def resolve_request(usecase: str, pipeline: str, created: str, as_of: str = "", start: str = "", end: str = "", cause: str = "") -> NamedTuple(
+def resolve_request(usecase: str, pipeline: str, created: str, as_of: str = "", start: str = "", end: str = "", cause: str = "") -> NamedTuple(  # type: ignore[valid-type, misc]
     "Request", [("as_of", str), ("start", str), ("end", str), ("cause", str)]
-):  # type: ignore[valid-type, misc]
+):
     """What the run was asked for, made definite: moments relative to when it was created (`created`) become absolute, a cause gets a name."""
     from collections import namedtuple
     from dataclasses import astuple, fields

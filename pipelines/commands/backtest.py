@@ -20,7 +20,7 @@ from components.monitoring.backtest.grid import Grid, build_grid
 from components.monitoring.backtest.history import History
 from components.monitoring.backtest.page import OURS, Backtest, Setting, backtest_page
 from components.monitoring.backtest.policies import BelowPromise, Decided, DriftAlarms, Every, EveryAlarm, Never, oracle
-from components.monitoring.backtest.replay import Served, World, replay
+from components.monitoring.backtest.replay import Policy, Served, World, replay
 from components.monitoring.backtest.tabular import TrialLearner, promise
 from components.monitoring.backtest.usecase_history import default_start, feature_frame, history_of_usecase, training_windows
 from pipelines.commands.reporting import end_with
@@ -57,7 +57,7 @@ def compare(config: UseCase, history: History, grid: Grid, rows_in_all: int) -> 
     learner = history.learner
     assert isinstance(learner, TrialLearner)
     alarms = DriftAlarms(world, learner.matrix, tuple(kind == "c" for kind in learner.feature_types))
-    policies = [
+    policies: list[Policy] = [
         Never(),
         Every(1, name="always"),
         Every(1, "sliding", name="always, fixed window"),
@@ -131,8 +131,8 @@ def _grid(usecase: LoadedUseCase, history: History, cache: Path) -> Grid:
     key = hashlib.sha256(content + repr((names, business.cost_false_alarm, business.cost_miss, history.training_window)).encode()).hexdigest()[:16]
     file = cache / f"models-{key}.pickle"
     if file.exists():
-        probability, tables, seconds = pickle.loads(file.read_bytes())  # noqa: S301  written below, in the user's own folder
-        return Grid(history, probability, *tables, seconds=seconds)
+        probability, (auc, log_loss, cost), seconds = pickle.loads(file.read_bytes())  # noqa: S301  written below, in the user's own folder
+        return Grid(history, probability, auc, log_loss, cost, seconds)
     threshold = business.cost_false_alarm / (business.cost_false_alarm + business.cost_miss)
     grid = build_grid(history, threshold, (business.cost_false_alarm, business.cost_miss), _progress(), names)
     file.write_bytes(pickle.dumps((grid.probability, (grid.auc, grid.log_loss, grid.cost), grid.seconds)))

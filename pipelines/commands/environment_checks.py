@@ -79,7 +79,7 @@ def _checks(file: EnvironmentFile, there: Reach, folder: Path) -> list[Check]:
         Check("MLflow", lambda: _mlflow(file, there)),
         Check("online store", lambda: _online_store(file, there)),
         Check("feature server", lambda: _service(file.platform.feature_server_url, "/health", "feature server", there), needed=False),
-        Check("retrain trigger", lambda: _service(_base(file.platform.trigger_url), "/live", "retrain trigger", there), needed=False),
+        Check("retrain trigger", lambda: _service(_base(file.platform.trigger_url), "/healthz", "retrain trigger", there), needed=False),
         Check("registry", lambda: _registry(file, folder), needed=False),
         Check("Git", lambda: _git(file)),
         Check("forge", lambda: _forge(file), needed=False),

@@ -169,7 +169,7 @@ class ServedModel:
         return found
 
     def sidecar_status(self, pod: str) -> Object:
-        program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/status', timeout=10).read().decode())"
+        program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/status', timeout=90).read().decode())"
         found: Object = json.loads(self.python(pod, program, "sidecar"))
         return found
 

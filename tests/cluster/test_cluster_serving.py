@@ -148,11 +148,11 @@ def test_one_replica_survives_it_too_because_its_first_process_restarts_the_serv
 
 
 def _kill_under_load(served: ServedModel, pods: list[str], name: str) -> None:
-    with served.load(60, prefix=f"kill-{name}", clients=2, pause=0.02) as load:
+    with served.load(240, prefix=f"kill-{name}", clients=2, pause=0.02) as load:
         time.sleep(2)
         killed = server_of(served, pods[0])
         served.python(pods[0], f"import os, signal; os.kill({killed}, signal.SIGKILL)", "sidecar")
-        served.kube.wait_for("another server", lambda: served.sidecar_status(pods[0])["usecase"] == USECASE and server_of(served, pods[0]) != killed, 60)
+        served.kube.wait_for("another server", lambda: served.sidecar_status(pods[0])["usecase"] == USECASE and server_of(served, pods[0]) != killed, 120)
         time.sleep(2)
         result = load.stop()
     assert result["failed"] == 0, result
@@ -171,7 +171,7 @@ def test_with_two_replicas_a_sidecar_container_that_ends_takes_no_request_with_i
     served.install(served.releases[0], replicas=2)
     pods = served.kube.ready(served.namespace, PREDICTORS, 2)
     name = pods[0].metadata.name
-    with served.load(90, prefix="container", clients=2, pause=0.02) as load:
+    with served.load(240, prefix="container", clients=2, pause=0.02) as load:
         time.sleep(1)
         served.python(name, "import os, signal; os.kill(1, signal.SIGTERM)", "sidecar")
 
@@ -179,7 +179,7 @@ def test_with_two_replicas_a_sidecar_container_that_ends_takes_no_request_with_i
             statuses = served.kube.core.read_namespaced_pod(name, served.namespace).status.container_statuses
             return any(status.name == "sidecar" and status.restart_count == 1 and status.ready for status in statuses)
 
-        served.kube.wait_for("the sidecar's container to be back", restarted, 80)
+        served.kube.wait_for("the sidecar's container to be back", restarted, 180)
         result = load.stop()
     assert result["failed"] == 0, result
 

@@ -175,7 +175,9 @@ def finished(installation: Installation) -> Installation:
         out["before"], _ = both(("deployment.current_champion", {"environment": "dev"}), ("data_engineering.ingest", period))
         out["validated"] = step("data_engineering.validate", **period)
         # retraining and training
-        out["claimed"], out["resolved"] = both(("deployment.claim", {"cause": "cause-1", "run": "run-1"}), ("data_engineering.resolve_data_version", {"as_of": TRAINED}))
+        out["claimed"], out["resolved"] = both(
+            ("deployment.claim", {"cause": "cause-1", "run": "run-1"}), ("data_engineering.resolve_data_version", {"as_of": TRAINED})
+        )
         step("data_engineering.load_data_version", id=out["resolved"])
         out["claimed again"], _ = both(
             ("deployment.claim", {"cause": "cause-1", "run": "run-2"}),

@@ -64,8 +64,8 @@ def build_grid(
     `say(done, all)` is called after each window.
     """
     count = history.windows
-    tables = [{name: np.full((count, count), np.nan) for name in names} for _ in range(3)]
-    grid = Grid(history, {}, *tables)
+    auc, log_loss, cost = ({name: np.full((count, count), np.nan) for name in names} for _ in range(3))
+    grid = Grid(history, {}, auc, log_loss, cost)
     unit = history.training_window / history.window
     began, fits = time.monotonic(), 0
     due = {0, *history.with_new_labels}

@@ -10,7 +10,7 @@ import numpy as np
 
 from components.contracts.durations import format_duration, format_moment
 from components.contracts.figures import COLOURS, drawing
-from components.contracts.report_page import Badge, Facts, Figure, Section, Table, Text, Tone, Verdict, page
+from components.contracts.report_page import Badge, Block, Facts, Figure, Section, Table, Text, Tone, Verdict, page
 from components.contracts.usecase import UseCase
 from components.monitoring.backtest.comparison import Difference, Margin, Summary, not_worse
 from components.monitoring.backtest.grid import Grid
@@ -91,7 +91,7 @@ def _words(found: Backtest, always: Served) -> str:
     )
 
 
-def _policies(found: Backtest) -> list[object]:
+def _policies(found: Backtest) -> list[Block]:
     rows = []
     for one in found.summaries:
         difference = found.differences.get(one.name)
@@ -123,7 +123,7 @@ def _policies(found: Backtest) -> list[object]:
     ]
 
 
-def _windows(found: Backtest) -> list[object]:
+def _windows(found: Backtest) -> list[Block]:
     return [
         Figure(
             windows_figure(found.history, found.served, found.config.retraining.threshold),
@@ -155,8 +155,9 @@ def windows_figure(history: History, served: Mapping[str, Served], threshold: fl
     return drawn.svg
 
 
-def _decisions(found: Backtest) -> list[object]:
-    rows, tones = [], {}
+def _decisions(found: Backtest) -> list[Block]:
+    rows: list[list[object]] = []
+    tones: dict[int, Tone] = {}
     for window, (outcome, reason) in sorted(found.served[OURS].reasons.items()):
         if outcome in ("retrain", "page"):
             tones[len(rows)] = _OUTCOMES[outcome]
@@ -164,8 +165,9 @@ def _decisions(found: Backtest) -> list[object]:
     return [Table(["on", "decision", "reason"], rows, caption="One line for each measured window, when its labels were in.", tones=tones)]
 
 
-def _other_settings(found: Backtest) -> list[object]:
-    rows, tones = [], {}
+def _other_settings(found: Backtest) -> list[Block]:
+    rows: list[list[object]] = []
+    tones: dict[int, Tone] = {}
     for number, one in enumerate(found.settings):
         tones |= {number: "info"} if one.current else {}
         rows.append(
@@ -185,7 +187,7 @@ def _other_settings(found: Backtest) -> list[object]:
     ]
 
 
-def _training_windows(found: Backtest) -> list[object]:
+def _training_windows(found: Backtest) -> list[Block]:
     rows = []
     for name, table in found.grid.log_loss.items():
         fresh, auc = np.diagonal(table), np.diagonal(found.grid.auc[name])
@@ -203,7 +205,7 @@ def _training_windows(found: Backtest) -> list[object]:
     ]
 
 
-def _method(found: Backtest) -> list[object]:
+def _method(found: Backtest) -> list[Block]:
     return [
         Text(
             f"{len(found.history.label):,} of {found.rows_in_all:,} rows were drawn without regard to time or label. At the start of each window with new labels four models were "

@@ -88,7 +88,8 @@ class World:
 def replay(world: World, policy: Policy) -> Served:
     """Serve the first model, ask the policy at the start of every later window."""
     grid, count = world.grid, world.history.windows
-    champion, runs, reasons = Model(0, FIRST), [], {}
+    champion, runs = Model(0, FIRST), list[Model]()
+    reasons: dict[int, tuple[str, str]] = {}
     values = np.full((3, count), np.nan)
     for window in range(count):
         if window:

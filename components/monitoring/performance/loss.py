@@ -67,4 +67,4 @@ def loss_price(probability: npt.ArrayLike, business: Business) -> float:
     threshold = business.cost_false_alarm / both
     width = max(0.05, 1.06 * float(np.std(p)) * len(p) ** -0.2)
     density = float(np.mean(np.exp(-0.5 * ((p - threshold) / width) ** 2))) / (width * math.sqrt(2 * math.pi))
-    return both * density * (threshold * (1 - threshold)) ** 2 / float(np.mean(p * (1 - p)))
+    return float(both * density * (threshold * (1 - threshold)) ** 2 / float(np.mean(p * (1 - p))))

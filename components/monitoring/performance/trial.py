@@ -16,6 +16,7 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 
 TRAINING_WINDOWS = ("sliding", "short", "growing", "weighted")
+MAXIMUM_BINS = 64
 PARAMETERS = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -24,7 +25,7 @@ PARAMETERS = {
     "min_child_weight": 5,
     "subsample": 0.8,
     "colsample_bytree": 0.8,
-    "max_bin": 64,
+    "max_bin": MAXIMUM_BINS,
     "seed": 1,
 }
 ROUNDS = 60
@@ -56,6 +57,6 @@ def fit_trial(matrix: Matrix, label: npt.ArrayLike, weight: Vector, feature_type
     if len(labels) == 0 or labels.min() == labels.max():
         return None
     data = xgb.QuantileDMatrix(
-        matrix[use], labels, weight=weight[use], feature_types=list(feature_types), enable_categorical=True, max_bin=int(PARAMETERS["max_bin"]), nthread=threads
+        matrix[use], labels, weight=weight[use], feature_types=list(feature_types), enable_categorical=True, max_bin=MAXIMUM_BINS, nthread=threads
     )
     return xgb.train({**PARAMETERS, "nthread": threads}, data, num_boost_round=ROUNDS)

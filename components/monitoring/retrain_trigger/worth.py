@@ -50,8 +50,12 @@ class Worth:
 
 
 def worth_of_run(measured: Iterable[Performance], model_version: str, since: datetime | None, left: int) -> Worth:
-    """Sum the trials of one model's measured windows that were assessed after `since` (the last run's decision; None: all)."""
-    counted = [one for one in measured if one.model_version == model_version and one.trial is not None and (since is None or one.as_of > since)]
+    """Sum the trials of one model's measured windows that were assessed after `since` (the last run's decision; None: all).
+
+    A trial without any error compared a model with itself: no label was newer when its window began, so it says nothing.
+    """
+    own = (one for one in measured if one.model_version == model_version and (since is None or one.as_of > since))
+    counted = [one for one in own if one.trial is not None and one.trial.error > 0]
     trials = [one.trial for one in counted if one.trial is not None]
     return Worth(
         windows=len(counted),

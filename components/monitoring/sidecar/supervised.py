@@ -56,7 +56,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _run(self, mask: set[signal.Signals]) -> int:
+    def _run(self, mask: set[int | signal.Signals]) -> int:
         pause = 0.0
         while True:
             started = time.monotonic()
@@ -72,7 +72,7 @@ class Supervisor:
             if self._wait(pause) in (signal.SIGTERM, signal.SIGINT):
                 return 0
 
-    def _start(self, mask: set[signal.Signals]) -> subprocess.Popen[bytes]:
+    def _start(self, mask: set[int | signal.Signals]) -> subprocess.Popen[bytes]:
         self._misses = 0
         descriptor = self.listener.fileno()
 

@@ -24,6 +24,8 @@ from components.monitoring.retrain_trigger.trigger import Trigger
 sys.path.insert(0, str(Path(__file__).parent))
 from retrain_trigger_process import Runs, replica
 
+pytestmark = pytest.mark.pipeline  # as the trigger itself
+
 PROCESS = Path(__file__).with_name("retrain_trigger_process.py")
 START = datetime(2013, 5, 2, tzinfo=UTC)
 WEEK = timedelta(days=7)

@@ -123,6 +123,12 @@ def test_a_broken_promise_that_newer_labels_do_not_mend_pages_a_person(config: U
     assert judged(config, window(2, value=0.55, gain=0.01), *known).outcome == "retrain"
 
 
+def test_a_trial_without_newer_labels_says_nothing(config: UseCase) -> None:
+    nothing_newer = [window(week, value=0.55, gain=0.0, error=0.0) for week in range(2)]
+    assert worth_of_run(nothing_newer, "m1", None, 1).windows == 0
+    assert judged(config, nothing_newer[1], nothing_newer[0]).outcome == "retrain"
+
+
 def test_never_more_than_a_quarter_of_the_windows_from_the_fourth_on() -> None:
     taken = 0
     for windows in range(1, 200):
