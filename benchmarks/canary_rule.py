@@ -22,7 +22,7 @@ from components.deployment.canary.judgement import CRITERIA, Calls, Evidence, Ru
 
 RULE = Rule()
 PLAN = (5, 25, 50, 100)
-MOST = 6_400  # calls of the challenger at one stage
+MOST = 3_200  # calls of the challenger at one stage
 CHAMPION_ERRORS, CHAMPION_SLOW = 0.005, 0.02
 RESULT = Path(__file__).parent / "results" / "canary_rule.md"
 

@@ -18,7 +18,7 @@ from components.deployment.environment_file import EnvironmentFile, known_enviro
 from components.deployment.releases import CANARY_FILE, ENVIRONMENTS_FOLDER, PLATFORM_FILE, RELEASE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = "manifests/flux"
+FOLDER, PIPELINES = "manifests/flux", "manifests/pipelines"
 NAMESPACE, SOURCE = "flux-system", "crispline"
 _HEAD = "# Written by `python -m pipelines.flux_manifests` from manifests/environments/; do not edit.\n"
 Object = dict[str, Any]
@@ -64,6 +64,9 @@ def _environment(file: EnvironmentFile, root: Path) -> Iterator[tuple[str, list[
                 _release(file, f"crispline-trigger-{name}", "retrain-trigger", [f"{place}/retrain-trigger.yaml"], usecase.name, after="crispline-platform")
             )
         yield usecase.name, objects
+    for usecase in sorted(path for path in (root / PIPELINES / file.name).glob("*") if path.is_dir()):
+        name = f"pipelines-{usecase.name.replace('_', '-')}"
+        yield f"pipelines/{usecase.name}", [_folder(file, name, f"{PIPELINES}/{file.name}/{usecase.name}", file.platform.pipelines_namespace or "kubeflow")]
 
 
 def _source(file: EnvironmentFile) -> Object:
@@ -75,7 +78,8 @@ def _source(file: EnvironmentFile) -> Object:
     }
 
 
-def _folder(file: EnvironmentFile, name: str, path: str) -> Object:
+def _folder(file: EnvironmentFile, name: str, path: str, namespace: str = "") -> Object:
+    """Manifests of the repository as they are; `namespace` for all of them."""
     return {
         "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
         "kind": "Kustomization",
@@ -84,6 +88,7 @@ def _folder(file: EnvironmentFile, name: str, path: str) -> Object:
             "interval": "10m",
             "path": f"./{path}",
             "sourceRef": {"kind": "GitRepository", "name": SOURCE},
+            **({"targetNamespace": namespace} if namespace else {}),
             "prune": True,
             "wait": True,
             "timeout": "2m",

@@ -21,6 +21,7 @@ from upath import UPath
 from components.contracts.errors import IntegrityError
 
 _LOCAL = ("", "file", "local")
+_UNDECIDED = 5  # S3 answers 409 when two conditional writes cross: then nobody has won yet, and both ask again
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -55,11 +56,7 @@ def write_atomically(path: UPath | Path, data: bytes) -> None:
 def create_atomically(path: UPath | Path, data: bytes) -> bool:
     """Write unless something is there, in one step: of several writers exactly one gets True, and what it wrote stays."""
     if (remote := _remote(path)) is not None:
-        try:
-            remote.fs.pipe_file(remote.path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        return _create_object(remote, data)
     local = Path(str(path))
     if local.exists():
         return False
@@ -73,6 +70,27 @@ def create_atomically(path: UPath | Path, data: bytes) -> bool:
                 raise
             temporary.replace(local)  # such a file system has no atomic creation of a whole file; the check above is all there is
     return True
+
+
+def _create_object(path: UPath, data: bytes) -> bool:
+    for attempt in range(_UNDECIDED):
+        try:
+            path.fs.pipe_file(path.path, data, mode="create")
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if store_error(error) in ("PreconditionFailed", "412"):
+                return False
+            if store_error(error) not in ("ConditionalRequestConflict", "409") or attempt == _UNDECIDED - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def store_error(error: OSError) -> str:
+    """S3's own error code behind what s3fs raises; empty where there is none."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
 def read_whole(path: UPath | Path) -> bytes:

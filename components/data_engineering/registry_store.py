@@ -15,7 +15,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import RegistryConfig
 
 from components.contracts.errors import CrisplineError
-from components.contracts.storage import read_whole, remove, storage_path, write_atomically
+from components.contracts.storage import read_whole, remove, storage_path, store_error, write_atomically
 
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
@@ -55,15 +55,9 @@ class WholeRegistryStore(RegistryStore):
         try:
             self._tag = str(self.path.fs.pipe_file(self.path.path, content, **condition)["ETag"])
         except OSError as error:
-            if _code(error) in _REFUSED:
+            if isinstance(error, FileExistsError) or store_error(error) in _REFUSED:
                 raise RegistryConflict(f"{self.path} was changed by another process at this moment; repeat") from error
             raise
 
     def teardown(self) -> None:
         remove(self.path)
-
-
-def _code(error: OSError) -> str:
-    """The store's own error code behind what s3fs raises."""
-    answer = getattr(error.__cause__, "response", None) or {}
-    return str(answer.get("Error", {}).get("Code", ""))

@@ -125,8 +125,8 @@ def _other_usecases(root: Path) -> list[str]:
 def _without_example(root: Path) -> Iterator[str]:
     """The use case, its manifests, and every line of an environment's files that speaks of it."""
     others = _other_usecases(root)
-    yield from _removed([root / "usecases" / EXAMPLE, *sorted((root / "manifests" / "environments").glob(f"*/{EXAMPLE}"))], root)
-    yield from _removed(sorted((root / "manifests" / "pipelines").glob(f"**/*{EXAMPLE}-*")), root)
+    folders = [folder for part in ("environments", "pipelines") for folder in sorted((root / "manifests" / part).glob(f"*/{EXAMPLE}"))]
+    yield from _removed([root / "usecases" / EXAMPLE, *folders], root)
     for file in sorted((root / "manifests" / "environments").glob("*/*.yaml")):
         text = file.read_text()
         new = "".join(line for line in text.splitlines(keepends=True) if f"usecase: {EXAMPLE}," not in line)

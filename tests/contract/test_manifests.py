@@ -205,6 +205,11 @@ def test_people_change_nothing_by_hand_outside_of_dev() -> None:
 # --- Argo CD and Flux ------------------------------------------------------------------------------------------------------------------------
 
 
+def optional_folders() -> list[Path]:
+    """What is reconciled as it is, where it is there: secrets of an environment, pipelines of a use case."""
+    return [*(MANIFESTS / "environments").glob("*/secrets"), *(MANIFESTS / "pipelines").glob("*/*")]
+
+
 def applications() -> dict[str, Object]:
     """The Applications that the sets make of manifests/environments, by name: what their generators and Go templates do, for the few forms in use."""
     found = {}
@@ -249,8 +254,7 @@ def filled(node: Any, parameters: Object) -> Any:
 
 def test_every_environment_syncs_by_itself_prunes_and_heals() -> None:
     found = applications()
-    secrets = len(list((MANIFESTS / "environments").glob("*/secrets")))
-    assert len(found) == len(ENVIRONMENTS) * (3 + 2 * len(USECASES)) + secrets
+    assert len(found) == len(ENVIRONMENTS) * (3 + 2 * len(USECASES)) + len(optional_folders())
     for name, application in found.items():
         policy = application["spec"]["syncPolicy"]
         assert policy["automated"] == {"prune": True, "selfHeal": True} and "ServerSideApply=true" in policy["syncOptions"], name
@@ -261,7 +265,8 @@ def test_an_application_stays_in_the_project_and_the_namespace_of_its_environmen
     for name, application in applications().items():
         spec, environment = application["spec"], application["metadata"]["labels"]["crispline.io/environment"]
         project = projects[spec["project"]]
-        assert spec["project"] == f"crispline-{environment}" == spec["destination"]["namespace"], name
+        place = "kubeflow" if "-pipelines-" in name else f"crispline-{environment}"
+        assert (spec["project"], spec["destination"]["namespace"]) == (f"crispline-{environment}", place), name
         assert spec["source"]["repoURL"] in project["sourceRepos"] == [load_environment(environment).platform.gitops_repository], name
         assert {"server": spec["destination"]["server"], "namespace": spec["destination"]["namespace"]} in project["destinations"], name
         assert {"group": "argoproj.io", "kind": "*"} in project["namespaceResourceBlacklist"]
@@ -299,8 +304,7 @@ def test_flux_is_told_what_argo_cd_is_told() -> None:
 
 def test_the_manifests_for_flux_are_as_they_would_be_written_now() -> None:
     assert out_of_date() == {}
-    secrets = len(list((MANIFESTS / "environments").glob("*/secrets")))
-    assert len(flux_files()) == len(ENVIRONMENTS) * (4 + len(USECASES)) + secrets
+    assert len(flux_files()) == len(ENVIRONMENTS) * (4 + len(USECASES)) + len(optional_folders())
 
 
 def test_what_a_release_for_flux_waits_for_exists() -> None:

@@ -94,6 +94,39 @@ def test_a_disk_without_hard_links_creates_as_well(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"1"
 
 
+class Answered(Exception):
+    """What a client library of S3 raises, as far as we look at it."""
+
+    def __init__(self, code: str) -> None:
+        self.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(("codes", "created"), [(["PreconditionFailed"], False), (["ConditionalRequestConflict", "ConditionalRequestConflict"], True)])
+def test_what_s3_answers_to_a_conditional_write_is_understood(codes: list[str], created: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MinIO and AWS answer 412 when something is there; AWS answers 409 when two writes cross, and then nothing is decided yet."""
+    path, left = storage_path(f"memory://{uuid.uuid4().hex}/a"), list(codes)
+
+    def pipe_file(_self: object, _path: str, _data: bytes, mode: str) -> None:
+        assert mode == "create"
+        if left:
+            raise OSError(errno.EINVAL, "refused") from Answered(left.pop(0))
+
+    monkeypatch.setattr(type(path.fs), "pipe_file", pipe_file)
+    assert create_atomically(path, b"1") is created
+    assert not left
+
+
+def test_an_object_store_that_fails_is_an_error_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = storage_path(f"memory://{uuid.uuid4().hex}/a")
+
+    def pipe_file(*_: object, **__: object) -> None:
+        raise PermissionError("access denied") from Answered("AccessDenied")
+
+    monkeypatch.setattr(type(path.fs), "pipe_file", pipe_file)
+    with pytest.raises(PermissionError):
+        create_atomically(path, b"1")
+
+
 def record(reason: str, id: str = "one") -> Record:
     return Record(kind="gates", id=id, usecase="flights", event_time=datetime(2013, 5, 1, tzinfo=UTC), outcome="passed", reason=reason)
 

@@ -26,7 +26,7 @@ from components.deployment.canary.evidence import CHAMPION, Period, of_predictor
 from components.deployment.canary.intervals import share_limits
 from components.deployment.canary.judgement import Calls, Evidence, Verdict, judge, look_of
 from components.deployment.canary.options import ArgoCD, ControllerOptions, Watched
-from components.deployment.canary.policy import ROLLBACK, check_change
+from components.deployment.canary.policy import ROLLBACK, approved, check_change
 from components.deployment.canary.trail import Change, Place, Stage, State, make_good, note, read_state
 from components.deployment.gitops import Author, GitRepository, NotFastForward
 from components.deployment.releases import KIND_TRAILER
@@ -84,6 +84,9 @@ class Controller:
                 said, judged = self.look_at(watched), True
             except CrisplineError as error:
                 said, judged = f"not judged: {error}", False
+            except Exception as error:  # a store's or a driver's own; one use case must not stop the others
+                _log.exception("%s could not be judged", watched.usecase)
+                said, judged = f"not judged: {type(error).__name__}: {error}", False
             if before.said != said:
                 _log.log(logging.INFO if judged else logging.WARNING, "%s: %s", watched.usecase, said)
             self.seen[watched.usecase] = replace(self.seen.get(watched.usecase, before), said=said, judged=judged)
@@ -117,7 +120,8 @@ class Controller:
 
     def _commit(self, repository: GitRepository, state: State, change: Change) -> None:
         path = state.place.path
-        check_change({path: repository.read_file(path)}, {path: change.content}, state.stage.canary.plan)
+        plan = approved(state.history, path)
+        check_change({path: repository.read_file(path)}, {path: change.content}, plan.plan if plan else ())
         repository.commit_file(path, change.content, change.message, self._now())
         make_good(self._records, read_state(repository, state.place))
 

@@ -1,16 +1,19 @@
 """Trials: small models of the labels known at some moment, to learn what newer labels bring and which of them to learn from.
 
 A trial is one XGBoost fit with fixed parameters, without tuning, calibration, gates, release or people. It is no run, and it is not for nothing:
-benchmarks/results/retraining_decision.md says what all trials of a year cost, in runs.
+benchmarks/retraining_decision.py counts what all trials of a stream cost, in runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import xgboost as xgb
+
+if TYPE_CHECKING:
+    import xgboost as xgb
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
@@ -52,6 +55,8 @@ def row_weights(name: str, age: Vector, training_window: float) -> Vector:
 
 def fit_trial(matrix: Matrix, label: npt.ArrayLike, weight: Vector, feature_types: Sequence[str], threads: int = 1) -> xgb.Booster | None:
     """Fit on rows [rows, features] (categories as positions, NaN is missing) with weights [rows]; None where a class is absent."""
+    import xgboost as xgb
+
     use = weight > LEAST_WEIGHT
     labels = np.asarray(label, dtype=np.float64)[use]
     if len(labels) == 0 or labels.min() == labels.max():
