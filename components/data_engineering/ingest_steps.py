@@ -67,18 +67,19 @@ def load_step(usecase: str, id: str, data_version: Path) -> None:
 
 
 def wanted_version(platform: Platform, usecase: str, id: str, as_of: datetime) -> DataVersion:
-    """A data version by its id. Raises CrisplineError when it holds what became known after `as_of`, or was withdrawn since."""
-    from components.data_engineering.lake import period_ending
+    """A data version by its id, out of the lake's own ledger. Raises CrisplineError when it holds what became known after `as_of`, was withdrawn
+    since, or never was."""
+    from components.data_engineering.lake import periods
 
-    version = recorded_version(RecordStore(platform.records_uri), usecase, id)
-    if version.as_of > as_of:
-        raise CrisplineError(
-            f"data version {id} holds what became known until {format_moment(version.as_of)}; the run may know nothing later than {format_moment(as_of)}"
-        )
-    period = period_ending(platform.lake_uri, usecase, version.as_of)
-    if period is None or period.version.id != id:
+    found = next((period.version for period in periods(platform.lake_uri, usecase) if period.version.id == id), None)
+    if found is None:
+        recorded_version(RecordStore(platform.records_uri), usecase, id)  # says so when there never was one
         raise CrisplineError(f"data version {id} was withdrawn; leave it out, and the run takes the one as of {format_moment(as_of)}")
-    return version
+    if found.as_of > as_of:
+        raise CrisplineError(
+            f"data version {id} holds what became known until {format_moment(found.as_of)}; the run may know nothing later than {format_moment(as_of)}"
+        )
+    return found
 
 
 def recorded_version(records: RecordStore, usecase: str, id: str) -> DataVersion:

@@ -31,9 +31,8 @@ def target(environment: str) -> Iterator[Target]:
     file = load_environment(environment)
     with reached(file) as reach:
         platform = file.platform
-        here = platform.model_copy(
-            update={"pipelines_url": reach.url(platform.pipelines_url) if platform.pipelines_url else "", "pipelines_ui_url": platform.pipelines_ui_url}
-        )
+        url = reach.url(platform.pipelines_url) if platform.pipelines_url else ""
+        here = platform.model_copy(update={"pipelines_url": url, "pipelines_ui_url": platform.pipelines_ui_url or platform.pipelines_url})
         yield Target(file, reach, KubeflowRuns(here))
 
 
