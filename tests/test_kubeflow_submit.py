@@ -67,8 +67,9 @@ def run_to(kfp: RecordingKfp, state: str, *stages: dict[str, str], cached: froze
         if when == "before" and request.method == "GET" and request.path.startswith("/runs/"):
             id = request.path.rpartition("/")[2]
             kfp.start_run(id)
-            kfp.set_tasks(id, waiting.pop(0) if len(waiting) > 1 else waiting[0], cached)
-            if len(waiting) == 1:
+            shown = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+            kfp.set_tasks(id, shown, cached)
+            if shown is stages[-1]:
                 kfp.end_run(id, state, error="step failed" if state == "FAILED" else "")
 
     kfp.on_request = look
