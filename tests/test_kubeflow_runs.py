@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.contracts.errors import CrisplineError
 from components.contracts.platform import Platform
 from pipelines.kubernetes_settings import KubernetesSettings
 from pipelines.on_kubeflow import compile_for_kubeflow
 from pipelines.runners.kubeflow_api import PipelinesRefused, PipelinesSilent
-from pipelines.runners.kubeflow_runs import KubeflowRuns
+from pipelines.runners.kubeflow_runs import KubeflowRuns, tasks_of
 from tests.kfp_recording_server import RecordingKfp, Request
 
 pytestmark = pytest.mark.pipeline
@@ -125,9 +126,10 @@ def test_a_retraining_that_did_not_enter_its_effective_branch_is_a_duplicate(kfp
     runs = runs_of(kfp, tmp_path)
     kfp.add_version("flights-dev-retraining", compiled_retraining())
     run = runs.submit("retraining-1", "retraining", PARAMETERS, "alert-1")
-    kfp.end_run(run.id, "SUCCEEDED", {"claim": "SUCCEEDED", "condition-1": "SKIPPED"})
+    branches = {name: key for key, name in tasks_of(next(yaml.safe_load_all(compiled_retraining()))).items()}
+    kfp.end_run(run.id, "SUCCEEDED", {"claim": "SUCCEEDED", branches["effective"]: "SKIPPED"})
     assert runs.get(run.id).state == "duplicate"
-    kfp.set_tasks(run.id, {"claim": "SUCCEEDED", "condition-1": "SUCCEEDED", "condition-3": "SKIPPED"})  # refused by its gates
+    kfp.set_tasks(run.id, {"claim": "SUCCEEDED", branches["effective"]: "SUCCEEDED", branches["passed"]: "SKIPPED"})  # refused by its gates
     assert runs.get(run.id).state == "succeeded"
 
 

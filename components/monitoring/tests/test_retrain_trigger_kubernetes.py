@@ -310,7 +310,7 @@ def test_an_event_that_cannot_be_kept_now_is_not_acknowledged(serve: Callable[..
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert "cannot get retrainledgers" in refused.json()["error"]
     assert service.post(payload(0, 0.72)).json() == {"id": "week-0", "duplicate": False}
-    api.failures = [403]
+    api.failures = [403] * 5  # the worker asks, too
     assert service.client.get("/healthz").status_code == 503
     api.failures = [500]
     assert service.client.get("/livez").status_code == 200  # says nothing of others
