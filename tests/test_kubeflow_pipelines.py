@@ -116,7 +116,7 @@ def test_moments_reach_the_steps_as_the_first_step_made_them_definite(name: str)
 def test_the_loop_over_shards_hands_whole_numbers_on() -> None:
     """A loop over an untyped list would hand text on, which the driver refuses for a number (driver/resolve.go)."""
     pipeline, _ = compiled("batch_scoring")
-    loop = pipeline["components"]["comp-for-loop-1"]["inputDefinitions"]["parameters"]
+    (loop,) = (each["inputDefinitions"]["parameters"] for name, each in pipeline["components"].items() if name.startswith("comp-for-loop"))
     assert {name: each["parameterType"] for name, each in loop.items() if name.endswith("loop-item")} == {
         "pipelinechannel--list-shards-Output-loop-item": "NUMBER_INTEGER"
     }
