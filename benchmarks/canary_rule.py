@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import norm
 
 from components.deployment.canary.intervals import Labelled, Numbers, Stratum, performance_loss
-from components.deployment.canary.judgement import CRITERIA, Calls, Evidence, Rule, judge, look_of, probabilities
+from components.deployment.canary.judgement import CRITERIA, Calls, Evidence, Rule, first_look, judge, look_of, probabilities
 
 RULE = Rule()
 PLAN = (5, 25, 50, 100)
@@ -108,7 +108,7 @@ def canary(random: np.random.Generator, scenario: Scenario, stages: int = len(PL
         ours = stream(random, MOST, CHAMPION_ERRORS + scenario.errors * harmful, CHAMPION_SLOW + scenario.slow * harmful, scenario.drift * harmful, burst)
         theirs = stream(random, most, CHAMPION_ERRORS, CHAMPION_SLOW, 0.0, burst)
         outcome = "undecided"
-        count = RULE.first_look
+        count = first_look(weight < 100, RULE)
         while count <= MOST:
             # The controller looks when it comes by, not exactly at the doubling.
             seen = min(MOST, count + int(random.integers(0, max(1, count // 4))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import subprocess
 import sys
@@ -266,18 +268,28 @@ WRITTEN = [
 ]
 
 
+@functools.cache
+def written_now(environment: str, usecase: str) -> dict[str, str]:
+    """The resources of a use case's pipelines as this code writes them, with the images that the written ones name: one release wrote them all."""
+    images: dict[str, str] = {}
+    for pipeline in PIPELINES:
+        images |= images_of(resource_file(environment, usecase, pipeline))
+    code = (
+        "import json; from components.deployment.environment_file import load_environment; from pipelines.kubeflow_pipeline import build_pipeline\n"
+        "from pipelines.pipeline_resources import PIPELINES, resources, written\n"
+        f"environment = load_environment({environment!r})\n"
+        f"built = {{each: build_pipeline(each, {usecase!r}, environment) for each in PIPELINES}}\n"
+        f"print(json.dumps({{each: written(resources(made, environment, {usecase!r})) for each, made in built.items()}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **images}, capture_output=True, text=True, check=True, cwd=ROOT)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 @pytest.mark.parametrize(("environment", "usecase", "pipeline"), WRITTEN)
 def test_the_written_resources_are_current(environment: str, usecase: str, pipeline: str) -> None:
     """But for their images, which are those of a release. After a change: python -m pipelines.pipeline_resources --env <environment>"""
-    file = resource_file(environment, usecase, pipeline)
-    code = (
-        "import sys; from components.deployment.environment_file import load_environment; from pipelines.kubeflow_pipeline import build_pipeline\n"
-        "from pipelines.pipeline_resources import resources, written\n"
-        f"environment = load_environment({environment!r})\n"
-        f"sys.stdout.write(written(resources(build_pipeline({pipeline!r}, {usecase!r}, environment), environment, {usecase!r})))"
-    )
-    now = subprocess.run([sys.executable, "-c", code], env={**os.environ, **images_of(file)}, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert now == file.read_text()
+    assert written_now(environment, usecase)[pipeline] == resource_file(environment, usecase, pipeline).read_text()
 
 
 def test_every_environment_has_the_resources_of_every_pipeline_of_the_example() -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from pydantic import JsonValue
 
@@ -24,7 +25,7 @@ from components.deployment.canary.calls import CallSource, calls_of
 from components.deployment.canary.effect import LIMIT, cumulated
 from components.deployment.canary.evidence import CHAMPION, Period, of_predictor, one_a_request, served, strata
 from components.deployment.canary.intervals import share_limits
-from components.deployment.canary.judgement import Calls, Evidence, Verdict, judge, look_of
+from components.deployment.canary.judgement import Calls, Evidence, Verdict, first_look, judge, look_of
 from components.deployment.canary.options import ArgoCD, ControllerOptions, Watched
 from components.deployment.canary.policy import ROLLBACK, approved, check_change
 from components.deployment.canary.trail import Change, Place, Stage, State, make_good, note, read_state
@@ -73,6 +74,7 @@ class Controller:
         self.options, self._platform, self._sources, self._now, self._refresh = options, platform, sources, now, refresh
         self._records = RecordStore(platform.records_uri)
         self._arrivals: dict[str, _Arrival] = {}
+        self._usecase = lru_cache(load_usecase)  # it comes with the image and does not change under a process
         self.seen: dict[str, Seen] = {}
         self.finished_round: datetime | None = None
 
@@ -191,14 +193,15 @@ class Controller:
     def _judged(self, watched: Watched, state: State, in_effect: Record) -> tuple[str, Change | None]:
         stage, rule = state.stage, watched.rule
         challenger, champion = self._calls(watched, state, in_effect)
-        look = look_of(challenger.total, rule)
+        needed = first_look(stage.canary.weight < 100, rule)
+        look = look_of(challenger.total, rule) if challenger.total >= needed else 0
         self._show(watched, state, look)
         held = self._now() - in_effect.event_time
         complete = self._records.find("canary", stage.record_id("complete")) is not None
         out_of_patience = held >= rule.patience and not complete
         known = self._records.find("canary", stage.record_id("look", look)) if look else None
         if known is None and not look and not out_of_patience:
-            return f"{stage.canary.stage}: {challenger.total} calls, the first look is at {rule.first_look}", None
+            return f"{stage.canary.stage}: {challenger.total} calls, the first look is at {needed}", None
         if known is None or (out_of_patience and known.outcome != "safe"):
             verdict, judged = self._look(watched, state, in_effect, challenger, champion, max(1, look))
             if verdict.harmful:
@@ -229,7 +232,7 @@ class Controller:
     def _look(self, watched: Watched, state: State, in_effect: Record, challenger: Calls, champion: Calls, look: int) -> tuple[Verdict, dict[str, JsonValue]]:
         """Judge what there is now; also the judgement as JSON, with the observed share of the traffic and the first prediction that counted."""
         stage, now = state.stage, self._now()
-        usecase, periods = load_usecase(watched.usecase), self._periods(state, now)
+        usecase, periods = self._usecase(watched.usecase), self._periods(state, now)
         rows = served(self._platform, watched.usecase, min(period.start for period in periods))
         here = periods[0]
         ours = of_predictor(rows, here.predictor, stage.canary.release, here.start, here.end)

@@ -6,7 +6,7 @@
 - Distributions (predictions): the largest distance of two distribution functions (Kolmogorov-Smirnov), within the band of Dvoretzky,
   Kiefer and Wolfowitz with Massart's constant (1990, https://doi.org/10.1214/aop/1176990746). It holds for every sample size and every
   distribution, ties included.
-- Performance: the difference of a metric with a bootstrap over requests as standard error.
+- Performance: the difference of a metric whose standard error comes from a bootstrap over requests.
 """
 
 from __future__ import annotations
@@ -14,12 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from components.contracts.usecase import Metric
+
+if TYPE_CHECKING:
+    from components.evaluation.bootstrap import DayBootstrap
+
 Numbers = npt.NDArray[np.float64]
-BOOTSTRAP_DRAWS = 200
+DRAWS, BLOCKS = 200, 200
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def distribution_distance(challenger: Numbers, champion: Numbers, alpha_low: flo
     """Kolmogorov-Smirnov distance of two samples [rows], each with at least one row."""
     from scipy.stats import ks_2samp
 
-    distance = float(ks_2samp(challenger, champion, method="asymp").statistic)
+    with np.errstate(divide="ignore"):  # its p-value, which is not used, divides by zero for a handful of rows
+        distance = float(ks_2samp(challenger, champion, method="asymp").statistic)
     widths = [sum(math.sqrt(math.log(4 / alpha) / (2 * len(sample))) for sample in (challenger, champion)) for alpha in (alpha_low, alpha_high)]
     return Difference(distance, max(0.0, distance - widths[0]), min(1.0, distance + widths[1]))
 
@@ -83,7 +90,7 @@ class Stratum:
     paired: bool = False
 
 
-def performance_loss(metric: str, strata: Sequence[Stratum], alpha_low: float, alpha_high: float) -> Difference | None:
+def performance_loss(metric: Metric, strata: Sequence[Stratum], alpha_low: float, alpha_high: float) -> Difference | None:
     """How much worse the challenger's metric is than the champion's (positive: worse), over stages weighted by the challenger's rows.
 
     Stages are compared one by one, because the share of the challenger differs from stage to stage, and what is hard to predict differs from
@@ -96,40 +103,34 @@ def performance_loss(metric: str, strata: Sequence[Stratum], alpha_low: float, a
         return None
     sizes = np.array([len(stratum.challenger) for stratum in usable], dtype=np.float64)
     weights = sizes / sizes.sum()
-    losses = np.array([_loss(metric, stratum, None) for stratum in usable])
-    variances = np.array([_variance(metric, stratum, seed) for seed, stratum in enumerate(usable)])
-    value, error = float(weights @ losses), math.sqrt(float(weights**2 @ variances))
+    drawn = [_losses(metric, stratum, seed) for seed, stratum in enumerate(usable)]
+    value = float(weights @ np.array([losses[0] for losses in drawn]))
+    error = math.sqrt(float(weights**2 @ np.array([np.nanvar(losses[1:], ddof=1) for losses in drawn])))
     if not math.isfinite(error):
         return None
     return Difference(value, value - float(norm.isf(alpha_low)) * error, value + float(norm.isf(alpha_high)) * error)
 
 
-def _variance(metric: str, stratum: Stratum, seed: int) -> float:
-    """Variance over bootstrap draws of whole requests, because rows of one request are no independent draws."""
+def _losses(metric: Metric, stratum: Stratum, seed: int) -> Numbers:
+    """Champion's metric less the challenger's [1 + draws]: of all rows, then of each draw."""
     random = np.random.default_rng(seed)
-    draws = [_loss(metric, stratum, random) for _ in range(BOOTSTRAP_DRAWS)]
-    return float(np.nanvar(draws, ddof=1))
+    ours = _draw(stratum.challenger, random)
+    theirs = ours if stratum.paired else _draw(stratum.champion, random)
+    return _metric(metric, stratum.champion, theirs) - _metric(metric, stratum.challenger, ours)
 
 
-def _loss(metric: str, stratum: Stratum, random: np.random.Generator | None) -> float:
-    challenger = _drawn(stratum.challenger, random)
-    champion = challenger if stratum.paired else _drawn(stratum.champion, random)
-    return _metric(metric, stratum.champion, champion) - _metric(metric, stratum.challenger, challenger)
+def _draw(rows: Labelled, random: np.random.Generator) -> DayBootstrap:
+    """Draws of whole requests, in at most `BLOCKS` blocks of them: rows of one request are no independent draws, and blocks bound the work."""
+    from components.evaluation.bootstrap import DayBootstrap
 
-
-def _drawn(rows: Labelled, random: np.random.Generator | None) -> Numbers:
-    """How often each row counts [rows]."""
-    if random is None:
-        return np.ones(len(rows))
     requests, position = np.unique(rows.request, return_inverse=True)
-    counts = random.multinomial(len(requests), np.full(len(requests), 1 / len(requests)))
-    return np.asarray(counts[position], dtype=np.float64)
+    blocks = min(BLOCKS, len(requests))
+    block = random.permutation(len(requests)) % blocks
+    counts = random.multinomial(blocks, np.full(blocks, 1 / blocks), size=DRAWS)
+    return DayBootstrap(block[position].astype(np.int64), np.vstack([np.ones(blocks), counts]).astype(np.float64), 0.0)
 
 
-def _metric(metric: str, rows: Labelled, weight: Numbers) -> float:
-    from sklearn.metrics import average_precision_score, roc_auc_score
+def _metric(metric: Metric, rows: Labelled, bootstrap: DayBootstrap) -> Numbers:
+    from components.evaluation.metrics import Costs, Scored, samples_of
 
-    if len(np.unique(rows.label[weight > 0])) < 2:
-        return math.nan
-    score = roc_auc_score if metric == "roc_auc" else average_precision_score
-    return float(score(rows.label, rows.probability, sample_weight=weight))
+    return samples_of(metric, Scored(rows.probability, rows.label.astype(bool), 0.5, Costs(1, 1)), bootstrap)

@@ -26,9 +26,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.contracts.durations import Duration, parse_duration
+from components.contracts.usecase import Metric
 from components.deployment.canary.intervals import Difference, Numbers, Stratum, distribution_distance, performance_loss, share_difference
 
 Criterion = Literal["errors", "latency", "prediction_drift", "performance"]
+# At weight 100 there is no champion beside the challenger that would tell a bad hour from a bad model, so it takes more to blame the model.
+ALONE = 3.0
 CRITERIA: tuple[Criterion, ...] = ("errors", "latency", "prediction_drift", "performance")
 Says = Literal["harm", "safe", "unclear", "not_judged"]
 Probability = Annotated[float, Field(gt=0, lt=0.5)]
@@ -69,8 +72,8 @@ class Evidence:
     """What one stage has shown so far.
 
     `challenger_probability`, `champion_probability`: one served probability a request [rows], because a request is what the splitter draws.
-    `concurrent`: whether both had traffic at the same time; at weight 100 the champion's calls are those of the stage before, and predictions
-    are not compared. `strata`: labelled rows of all stages so far.
+    `concurrent`: whether both had traffic at the same time; at weight 100 the champion's calls are those of the stage before, margins of
+    errors and latency are `ALONE` times as wide, and predictions are not compared. `strata`: labelled rows of all stages so far.
     """
 
     challenger: Calls
@@ -79,7 +82,7 @@ class Evidence:
     champion_probability: Numbers
     concurrent: bool = True
     strata: Sequence[Stratum] = ()
-    metric: str = "roc_auc"
+    metric: Metric = "roc_auc"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,11 @@ def look_of(calls: int, rule: Rule) -> int:
     return 0 if calls < rule.first_look else 1 + int(math.log2(calls / rule.first_look) + 1e-9)
 
 
+def first_look(concurrent: bool, rule: Rule) -> int:
+    """Calls of the challenger before the first look; alone it is not looked at before it may be raised."""
+    return rule.first_look if concurrent else max(rule.first_look, rule.minimum_requests)
+
+
 def spent(look: int) -> float:
     """Share of an error probability that look `look` (from 1) may spend; the shares of all looks sum to 1."""
     return 1 / (look * (look + 1))
@@ -142,9 +150,10 @@ def probabilities(look: int, stages: int, rule: Rule) -> tuple[float, float]:
 def judge(evidence: Evidence, look: int, stages: int, rule: Rule) -> Verdict:
     """Judge one look (from 1) of one of `stages` stages."""
     alpha_low, alpha_high = probabilities(look, stages, rule)
+    wider = 1.0 if evidence.concurrent else ALONE
     findings = (
-        _share("errors", evidence, rule.error_margin, alpha_low, alpha_high),
-        _share("latency", evidence, rule.slow_margin, alpha_low, alpha_high),
+        _share("errors", evidence, wider * rule.error_margin, alpha_low, alpha_high),
+        _share("latency", evidence, wider * rule.slow_margin, alpha_low, alpha_high),
         _drift(evidence, rule, alpha_low, alpha_high),
         _performance(evidence, rule, alpha_low, alpha_high),
     )
