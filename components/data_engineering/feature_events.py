@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from components.data_engineering.feature_tables import KNOWN_AT, lookback
 from components.data_engineering.lake import arrow_filesystem, table_uri
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
+SMALL_FILE_BYTES, SMALL_FILES = 1 << 20, 256  # what a process keeps of a lake: some hundred megabytes at most, once decoded
 
 
 def read_events(
@@ -81,8 +83,14 @@ def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, 
     uri = table_uri(lake_uri, data_version.usecase, table, group)
     delta, filesystem = DeltaTable(uri, version=recorded.version), arrow_filesystem(uri)
     wanted = list(dict.fromkeys([*columns, KNOWN_AT]))
-    paths = _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters)
-    parts = [pq.read_table(path, columns=wanted, filters=filters, filesystem=filesystem) for path in paths]
+    files = _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters)
+    expression, needed = pq.filters_to_expression(filters), tuple(dict.fromkeys([*wanted, *(column for column, _, _ in filters)]))
+    parts = [
+        _small_file(uri, path, needed).filter(expression).select(wanted)
+        if size <= SMALL_FILE_BYTES
+        else pq.read_table(path, columns=wanted, filters=expression, filesystem=filesystem)
+        for path, size in files
+    ]
     if not parts:
         schema = pa.schema(delta.schema().to_arrow())
         parts = [pa.schema([schema.field(name) for name in wanted]).empty_table()]
@@ -90,12 +98,19 @@ def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, 
     return frame
 
 
-def _matching_files(files: pa.Table, filters: list[tuple[str, str, Any]]) -> list[str]:
-    """Paths of the files that may hold a matching row; a file without statistics may. Sorted, so that a version is always read in one order."""
+@lru_cache(maxsize=SMALL_FILES)
+def _small_file(uri: str, path: str, columns: tuple[str, ...]) -> pa.Table:
+    """A data file's columns. Delta names a file anew whenever it writes one, so what was read stays true; a publisher reads most files every day."""
+    return pq.read_table(path, columns=list(columns), filesystem=arrow_filesystem(uri))
+
+
+def _matching_files(files: pa.Table, filters: list[tuple[str, str, Any]]) -> list[tuple[str, int]]:
+    """Path and bytes of the files that may hold a matching row; a file without statistics may. Sorted, so that a version is always read in one order."""
     keep = np.ones(files.num_rows, dtype=bool)
     for column, operator, value in filters:
         bound = f"max.{column}" if operator in (">", ">=") else f"min.{column}"
         if bound in files.column_names:
             compare = pc.greater_equal if operator in (">", ">=") else pc.less_equal
             keep &= pc.fill_null(compare(files[bound].cast(value.type), value), True).to_numpy(zero_copy_only=False)
-    return sorted(files["path"].filter(pa.array(keep)).to_pylist())
+    kept = files.filter(pa.array(keep))
+    return sorted(zip(kept["path"].to_pylist(), kept["size_bytes"].to_pylist(), strict=True))

@@ -20,7 +20,7 @@ from pipelines.demo.settings import DEFAULT_SAMPLE, settings_of
 INTERRUPTED = 130
 EXAMPLES = """examples:
   crispline demo                 the year, with a sample of the flights
-  crispline demo --fast          the first quarter, in under 90 seconds
+  crispline demo --fast          the first quarter
   crispline demo --full          the year with every flight
   crispline demo --resume        go on where an interrupted loop stopped
 """

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ import pandas as pd
 from components.contracts.artifacts import DataVersion
 from components.contracts.features import FeatureSet
 from components.contracts.loading import LoadedUseCase, load_usecase
-from components.data_engineering.ingest import ingest_period
+from components.data_engineering.ingest import ingest_period, source_reader
+from components.data_engineering.lake import groups
 from components.data_engineering.materialise import ticks_of
 from pipelines.runners.step_process import die_with_parent
 
@@ -62,6 +63,7 @@ class DayAhead:
 
     def __enter__(self) -> DayAhead:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_follow_the_loop)
+        self._pool.submit(_warm_up, self.usecase_folder)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -86,6 +88,14 @@ class DayAhead:
 
 def _hashes(feature_sets: Sequence[FeatureSet]) -> tuple[str, ...]:
     return tuple(features.definition_hash for features in feature_sets)
+
+
+def _warm_up(usecase_folder: Path) -> None:
+    """Read what the source keeps in memory."""
+    usecase = _usecase(usecase_folder)
+    table, group = groups(usecase.config)[0]
+    nothing = datetime(1970, 1, 1, tzinfo=UTC)
+    source_reader(usecase)(table, group, nothing, nothing)
 
 
 def _follow_the_loop() -> None:

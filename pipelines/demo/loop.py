@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pandas as pd
@@ -86,12 +88,15 @@ class Loop:
                 stack.enter_context(owned_host(self.state))
                 serving = ServingStack(supervisor, self.platform, self.usecase.name, ENVIRONMENT, self.state, self.ports, moment_skew="unlimited")
                 serving.start_support()
+                Thread(target=import_module, args=("feast.infra.provider",), daemon=True).start()  # seconds that the pipelines' steps leave idle here
                 if not self.first_release:
                     self._ingest_history()
                 serving.start_feature_server()
+                # Begun here, so that it has read the source by the time that the first model is in service.
+                ahead = stack.enter_context(DayAhead(self.usecase.folder, self.platform.lake_uri, self.settings.end))
                 if not self.first_release:
                     self._first_training()
-                with self._policies_beside() as policies, DayAhead(self.usecase.folder, self.platform.lake_uri, self.settings.end) as ahead:
+                with self._policies_beside() as policies:
                     serving.start_serving(self._released())
                     for day in self._days(next_day):
                         self._replay_day(serving, ahead, day)
