@@ -61,7 +61,8 @@ class Helm:
 
     def objects(self, chart: str | Path, values: Mapping[str, Any] | None = None, **options: Any) -> list[Object]:
         """The rendered objects, in the order of the text; options as those of `template`. The same values are rendered once."""
-        key = json.dumps([str(chart), values, {name: str(value) for name, value in options.items()}])
+        written = [Path(file).read_text() for file in options.get("files", ())]  # a test may write one file anew
+        key = json.dumps([str(chart), values, {name: str(value) for name, value in options.items()}, written])
         if key not in self._rendered:
             self._rendered[key] = self.template(chart, values, **options)
         return parse(self._rendered[key])
