@@ -273,6 +273,19 @@ def test_an_application_stays_in_the_project_and_the_namespace_of_its_environmen
         assert all(" get, " in policy for role in project["roles"] for policy in role["policies"])
 
 
+def test_one_application_owns_the_kinds_of_the_retrain_trigger() -> None:
+    """Each trigger's Application would track them otherwise, and take them from one another."""
+    folder = "charts/retrain-trigger/crds"
+    assert (ROOT / folder).is_dir()
+    (owner,) = [document for _, document in documents("argocd") if document["kind"] == "Application"]
+    projects = {document["metadata"]["name"]: document["spec"] for _, document in documents("argocd") if document["kind"] == "AppProject"}
+    assert owner["spec"]["source"]["path"] == folder and owner["spec"]["syncPolicy"]["automated"]["prune"] is False
+    kinds = {"group": "apiextensions.k8s.io", "kind": "CustomResourceDefinition"}
+    assert [name for name, project in projects.items() if kinds in project["clusterResourceWhitelist"]] == [owner["spec"]["project"]]
+    triggers = [each["spec"]["source"] for each in applications().values() if each["spec"]["source"]["path"] == "charts/retrain-trigger"]
+    assert len(triggers) == len(PLACES) and all(source["helm"]["skipCrds"] is True for source in triggers)
+
+
 def test_the_canary_controller_finds_the_application_that_it_asks_to_refresh() -> None:
     """Its chart calls it `{usecase}-{environment}`."""
     assert '"{usecase}-{environment}"' in (ROOT / "charts" / "canary-controller" / "values.yaml").read_text()
