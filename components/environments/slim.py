@@ -7,6 +7,7 @@ tests at run time (numpy.testing does), so there is no general rule about folder
 from __future__ import annotations
 
 import compileall
+import csv
 import re
 import shutil
 import sys
@@ -16,10 +17,12 @@ from pathlib import Path
 # Patterns below site-packages. Tests and test data of the big packages, headers and sources of compiled modules, data sets of examples, browsers' files.
 UNUSED = (
     "dask/**/tests",
+    "feast/ui",
     "ibis/**/tests",
     "jupyterlab_plotly",
     "kfp/**/*_test.py",
     "matplotlib/mpl-data/sample_data",
+    "matplotlib/tests",
     "nannyml/datasets/data",
     "networkx/**/tests",
     "numba/tests",
@@ -36,6 +39,10 @@ UNUSED = (
     "statsmodels/**/tests",
     "statsmodels/datasets/*/*.csv",
 )
+# Feast asks for SQLAlchemy's plugin for mypy, and with it for mypy. What it says of itself stays, so that it counts as installed.
+UNUSED_DISTRIBUTIONS = ("mypy",)
+# botocore describes every service of AWS; these are where objects and credentials come from.
+USED_SERVICES = ("s3", "signin", "sso", "sso-oidc", "sts")
 # Thousands of modules that their packages import one by one when somebody asks for them; nobody here does.
 RARELY_IMPORTED = re.compile(r"/plotly/(validators|graph_objs/[a-z]+)/|/transformers/models/(?!auto/)[^/]+/")
 
@@ -52,6 +59,11 @@ def main(environment: Path) -> int:
 def _unused(packages: Path) -> Iterator[Path]:
     for pattern in UNUSED:
         yield from packages.glob(pattern)
+    for name in UNUSED_DISTRIBUTIONS:
+        for record in packages.glob(f"{name}-*.dist-info/RECORD"):
+            files = (packages / row[0] for row in csv.reader(record.read_text().splitlines()))
+            yield from (file for file in files if file.parent != record.parent and file.is_relative_to(packages) and file.is_file())
+    yield from (service for service in packages.glob("botocore/data/*") if service.is_dir() and service.name not in USED_SERVICES)
 
 
 if __name__ == "__main__":

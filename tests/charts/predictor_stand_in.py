@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +22,7 @@ class PredictorStandIn:
 
 
 @contextmanager
-def predictor_stand_in(name: str) -> Iterator[PredictorStandIn]:
+def predictor_stand_in(name: str, port: int = 0) -> Iterator[PredictorStandIn]:
     state = PredictorStandIn()
 
     class Handler(BaseHTTPRequestHandler):
@@ -40,10 +40,15 @@ def predictor_stand_in(name: str) -> Iterator[PredictorStandIn]:
             self.end_headers()
             self.wfile.write(name.encode())
 
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     state.port = server.server_address[1]
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -80,4 +85,11 @@ def wait_for_port(port: int, seconds: float = 10) -> None:
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
         assert time.monotonic() < deadline, f"nothing listens on {port}"
+        time.sleep(0.05)
+
+
+def wait_until(look: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline
         time.sleep(0.05)

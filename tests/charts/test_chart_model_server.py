@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.charts.helm import ROOT, ChartRefused, Helm, Kubeconform, Object, faults_under_restricted, of_kind, one, parse, pod_specs
-from tests.charts.predictor_stand_in import ask, free_port, predictor_stand_in, wait_for_port
+from tests.charts.predictor_stand_in import ask, free_port, predictor_stand_in, wait_for_port, wait_until
 from tests.charts.seldon_webhook import refusals
 
 CHART = ROOT / "charts" / "model-server"
@@ -255,7 +255,7 @@ def test_the_release_of_a_promotion_and_the_canarys_file_are_values(helm: Helm, 
 def test_the_proxy_draws_each_request_and_names_who_answered(helm: Helm) -> None:
     objects = helm.objects(CHART, values("deployment", canary=canary(25), splitter={"kind": "haproxy"}))
     config = one(objects, "ConfigMap", "flights-model-splitter")["data"]["haproxy.cfg"]
-    assert "use_backend canary if { rand(100) lt 25 }" in config and "http-response set-header X-Crispline-Predictor canary" in config
+    assert "use_backend canary if { rand(100) lt 25 }" in config and "http-response set-header X-Crispline-Predictor default" in config
     service = one(objects, "Service", "flights-model")["spec"]["selector"]
     assert service["app.kubernetes.io/component"] == "splitter"
     for name in ("default", "canary"):
@@ -321,6 +321,22 @@ def test_the_running_proxy_divides_by_weight_names_who_answered_and_gives_every_
                 assert first.break_next == second.break_next == 0
                 tried = first.ids + second.ids
                 assert len(tried) - len(set(tried)) == 2, "what was sent once more kept its id"
+            finally:
+                proxy.terminate()
+
+
+@needs_haproxy
+def test_the_champion_answers_for_a_canary_that_is_not_there_yet_or_no_more(helm: Helm, tmp_path: Path) -> None:
+    ports = {"canary": free_port(), "front": free_port()}
+    with predictor_stand_in("default") as champion:
+        (tmp_path / "haproxy.cfg").write_text(local_configuration(helm, canary(50), ports | {"default": champion.port, "health": free_port()}))
+        with subprocess.Popen(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")]) as proxy:
+            try:
+                wait_for_port(ports["front"])
+                assert {ask(ports["front"]) for _ in range(40)} == {"default"}
+                with predictor_stand_in("canary", ports["canary"]):
+                    wait_until(lambda: "canary" in {ask(ports["front"]) for _ in range(10)})
+                assert {ask(ports["front"]) for _ in range(40)} == {"default"}
             finally:
                 proxy.terminate()
 

@@ -53,8 +53,20 @@ frontend predictions
 {{- if not .shadow }}
 
 backend {{ .name }}
+  {{- $canarys := eq .name "canary" }}
+  {{- if $canarys }}
+  # While no pod of the canary is ready (it begins, it goes, it broke), the champion answers in its place, and the answer says so.
+  option httpchk GET /ready
+  option redispatch 1
+  timeout check 5s
+  http-response set-header X-Crispline-Predictor %[srv_name]
+  {{- else }}
   http-response set-header X-Crispline-Predictor {{ .name }}
-  server {{ .name }} {{ include "model-server.host" (dict "root" $ "service" (include "model-server.predictorName" (dict "root" $ "predictor" .name))) }}:8000
+  {{- end }}
+  server {{ .name }} {{ include "model-server.predictorAddress" (dict "root" $ "predictor" .name) }}
+  {{- if $canarys }} check inter 1s fall 3 rise 1 observe layer4 error-limit 1 on-error mark-down
+  server default {{ include "model-server.predictorAddress" (dict "root" $ "predictor" "default") }} backup
+  {{- end }}
 {{- end }}
 {{- end }}
 
@@ -63,4 +75,9 @@ frontend health
   http-request use-service prometheus-exporter if { path /metrics }
   http-request return status 200 content-type text/plain string up if { path /live }
   http-request deny deny_status 404
+{{- end }}
+
+{{/* Where one predictor answers. Takes (dict "root" $ "predictor" "..."). */}}
+{{- define "model-server.predictorAddress" -}}
+{{ include "model-server.host" (dict "root" .root "service" (include "model-server.predictorName" .)) }}:8000
 {{- end }}
