@@ -160,9 +160,16 @@ def _evaluation(config: UseCase) -> Iterator[Contradiction]:
             yield ("evaluation", "slices", number), f"column {part.column!r} is a float and the slice has no bands", "add `bands: [..]` with increasing edges"
     for number, gate in enumerate(evaluation.gates):
         path: tuple[str | int, ...] = ("evaluation", "gates", number)
-        if gate.kind == "slice" and gate.slice not in slices:
+        if (gate.kind == "slice" or gate.slice is not None) and gate.slice not in slices:
             yield (*path, "slice"), f"no slice is named {gate.slice!r}", f"use one of: {', '.join(sorted(slices)) or 'declare one under slices'}"
-        if gate.kind in ("threshold", "baseline", "champion", "slice", "robustness"):
+        if gate.kind == "fairness":
+            if gate.rate is None:
+                yield path, "a gate of kind fairness needs a rate", "add `rate: positive_share`, `true_positive_rate` or `false_positive_rate`"
+            if not any(column.protected for column in columns.values()):
+                yield path, "no column is declared as a protected attribute", "add `protected: true` to the column's contract, or remove the gate"
+        elif gate.rate is not None:
+            yield (*path, "rate"), f"a gate of kind {gate.kind} has no rate", "remove it"
+        if gate.kind in ("threshold", "baseline", "champion", "slice", "slice_champion", "robustness"):
             if gate.metric is None:
                 yield path, f"a gate of kind {gate.kind} needs a metric", "add `metric:`"
             elif gate.metric not in evaluation.metrics:

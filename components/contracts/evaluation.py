@@ -76,6 +76,15 @@ class PairedDifference(Measured):
     improvement: MetricValue
 
 
+class PartLoss(Measured):
+    """What one part of a slice loses against the champion; the bounds hold for all parts of all slices at once."""
+
+    slice: str
+    part: str
+    rows: int
+    loss: dict[Metric, MetricValue]
+
+
 class Comparison(Measured):
     """`name`: the opponent, e.g. a release id. A champion's features are read from the same rows under their names."""
 
@@ -83,6 +92,7 @@ class Comparison(Measured):
     name: str
     rows: int
     differences: dict[Metric, PairedDifference]
+    parts: tuple[PartLoss, ...] = Field(default=(), description="against a champion, for the metrics that a gate of kind slice_champion names")
 
 
 class Disturbance(Measured):
@@ -107,6 +117,27 @@ class Leakage(Measured):
     feature: str
     auc: MetricValue
     rule: Literal["order", "bins"]
+
+
+class ShuffledLabels(Measured):
+    """AUC on the test rows of models that learned from shuffled labels, mean over `shuffles`; 0.5 where nothing leaks."""
+
+    auc: MetricValue
+    shuffles: int
+
+
+class FeedFreshness(Measured):
+    """Share of the test rows without any fresh value of a feature view."""
+
+    view: str
+    stale_share: FiniteFloat
+
+
+class Reproduction(Measured):
+    """The model trained again from its record: whether the files have the same bytes, and the largest difference of a test row's probability."""
+
+    same_bytes: bool
+    largest_difference: FiniteFloat
 
 
 class SliceImportance(Measured):
@@ -165,6 +196,9 @@ class EvaluationResult(Measured):
     comparisons: tuple[Comparison, ...]
     robustness: Robustness
     leakage: tuple[Leakage, ...]
+    shuffled_labels: ShuffledLabels | None = None
+    freshness: tuple[FeedFreshness, ...] = ()
+    reproduction: Reproduction | None = Field(default=None, description="null where the model came without the record of its training")
     explanation: Explanation
     latency: Latency
     size_megabytes: FiniteFloat

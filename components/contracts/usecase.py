@@ -245,15 +245,36 @@ class Gate(Section):
 
     kind `threshold`: metric's interval end on the safe side against `limit`. `baseline`: improvement over the simple model at least
     `limit`. `champion`: loss against the champion at most `limit`, by the paired interval. `slice`: metric in every slice of `slice`
-    against `limit`. `robustness`: loss of `metric` under the perturbation at most `limit`. `leakage`: single-feature AUC at most `limit`.
-    `latency`: milliseconds for one row at most `limit`. `size`: megabytes at most `limit`.
+    against `limit`. `slice_champion`: no part of `slice` (of any slice, without it) loses more than `limit` of `metric` against the champion
+    beyond chance, over all parts at once. `fairness`: difference of `rate` between the parts of a protected attribute at most `limit`.
+    `robustness`: loss of `metric` under the perturbation at most `limit`. `leakage`: single-feature AUC at most `limit`. `label_shuffle`: AUC
+    learned from shuffled labels at most `limit`. `freshness`: share of rows without a fresh value of a feature view at most `limit`.
+    `reproducibility`: probabilities of the model trained again differ by at most `limit`. `latency`: milliseconds for one row at most
+    `limit`. `size`: megabytes at most `limit`.
     """
 
     name: Name
-    kind: Literal["threshold", "baseline", "champion", "slice", "robustness", "leakage", "latency", "size"]
+    kind: Literal[
+        "threshold",
+        "baseline",
+        "champion",
+        "slice",
+        "slice_champion",
+        "fairness",
+        "robustness",
+        "leakage",
+        "label_shuffle",
+        "freshness",
+        "reproducibility",
+        "latency",
+        "size",
+    ]
     limit: float
     metric: Metric | None = None
     slice: Name | None = None
+    rate: Literal["positive_share", "true_positive_rate", "false_positive_rate"] | None = Field(
+        default=None, description="what a gate of kind fairness compares between the parts of a protected attribute"
+    )
     blocking: bool = True
 
 

@@ -15,7 +15,16 @@ def check_of(verdict: GateVerdict) -> str | None:
     """The quality check that a gate is evidence for; None for a gate that covers no check by itself (a threshold on AUC)."""
     if verdict.kind == "threshold":
         return "calibration" if verdict.metric == "calibration_error" else None
-    return {"champion": "champion_comparison", "slice": "slices", "size": "latency"}.get(verdict.kind, verdict.kind)
+    if verdict.kind in ("freshness", "reproducibility"):  # the server and the training leave checks of these names
+        return None
+    return {
+        "champion": "champion_comparison",
+        "slice": "slices",
+        "slice_champion": "slices",
+        "fairness": "slices",
+        "label_shuffle": "leakage",
+        "size": "latency",
+    }.get(verdict.kind, verdict.kind)
 
 
 def check_records(report: GateReport, result: EvaluationResult, cause: str, event_time: datetime) -> list[Record]:

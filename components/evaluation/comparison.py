@@ -11,11 +11,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from components.contracts.errors import CrisplineError
-from components.contracts.evaluation import Comparison, PairedDifference
+from components.contracts.evaluation import Comparison, MetricValue, PairedDifference, PartLoss, SlicePart
 from components.contracts.features import FeatureSet, FeatureView
-from components.contracts.usecase import Metric
+from components.contracts.usecase import Metric, Slice
 from components.evaluation.bootstrap import DayBootstrap
 from components.evaluation.metrics import Scored, improvement, samples_of
+from components.evaluation.simultaneous import simultaneous_bounds
+from components.evaluation.slices import parts_of
 from components.model_server.scoring import ScoringModel
 
 
@@ -39,6 +41,31 @@ def compare(model: Scored, opponent: Opponent, bootstrap: DayBootstrap, metrics:
         if better is not None:
             differences[metric] = PairedDifference(model=float(ours[0]), opponent=float(theirs[0]), improvement=better)
     return Comparison(kind=opponent.kind, name=opponent.name, rows=len(model.label), differences=differences)
+
+
+def compare_parts(
+    frame: pd.DataFrame,
+    model: Scored,
+    champion: Scored,
+    bootstrap: DayBootstrap,
+    slices: Sequence[Slice],
+    judged: Sequence[SlicePart],
+    metrics: Sequence[Metric],
+    confidence: float,
+) -> tuple[PartLoss, ...]:
+    """What each judged part of `slices` loses against the champion, in `metrics`, with bounds over all parts at once."""
+    known = {(each.slice, each.part): each.rows for each in judged if each.judged}
+    parts = [(part.name, name, rows) for part in slices for name, rows in parts_of(frame, part) if (part.name, name) in known]
+    loss: list[dict[Metric, MetricValue]] = [{} for _ in parts]
+    for metric in metrics:
+        draws = []
+        for _, _, rows in parts:
+            inside = bootstrap.part(rows)
+            draws.append(-improvement(metric, samples_of(metric, model.part(rows), inside), samples_of(metric, champion.part(rows), inside)))
+        for number, value in enumerate(simultaneous_bounds(draws, bootstrap, confidence)):
+            if value is not None:
+                loss[number][metric] = value
+    return tuple(PartLoss(slice=name, part=part, rows=known[name, part], loss=lost) for (name, part, _), lost in zip(parts, loss, strict=True))
 
 
 def load_champion(bundles_uri: str, release: str, features: FeatureSet, columns: Sequence[str], destination: Path) -> ScoringModel:

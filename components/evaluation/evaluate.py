@@ -13,17 +13,20 @@ from threadpoolctl import threadpool_limits
 
 from components.contracts.artifacts import DatasetManifest
 from components.contracts.errors import CrisplineError
-from components.contracts.evaluation import Curves, EvaluationResult
+from components.contracts.evaluation import Comparison, Curves, EvaluationResult, ShuffledLabels, SlicePart
 from components.contracts.loading import LoadedUseCase
-from components.contracts.usecase import Metric, UseCase
-from components.evaluation.bootstrap import DayBootstrap
-from components.evaluation.comparison import Opponent, compare, load_champion, score
+from components.contracts.usecase import Metric, Slice, UseCase
+from components.evaluation.bootstrap import BoolArray, DayBootstrap
+from components.evaluation.comparison import Opponent, compare, compare_parts, load_champion, score
 from components.evaluation.cost import costs_of, decisions
 from components.evaluation.curves import precision_recall, reliability, roc
 from components.evaluation.explain import explain
+from components.evaluation.feed_freshness import measure_freshness
+from components.evaluation.label_shuffle import booster_learner, measure_label_shuffle
 from components.evaluation.latency import measure_latency, size_in_megabytes
 from components.evaluation.leakage import measure_leakage
 from components.evaluation.metrics import Costs, Scored, measure, require_both_classes
+from components.evaluation.reproduction import measure_reproduction
 from components.evaluation.robustness import measure_robustness
 from components.evaluation.slices import measure_slices, slices_with_protected
 from components.model_engineering.baseline import Baseline
@@ -59,6 +62,7 @@ def evaluate_model(usecase: LoadedUseCase, dataset: pd.DataFrame, manifest: Data
     metrics = config.evaluation.metrics
     slices, protected = slices_with_protected(config, test)
     train = dataset[(dataset[SPLIT] == "train") & dataset[LABEL].notna()]
+    parts = measure_slices(test, scored, bootstrap, slices, metrics, protected)
     return EvaluationResult(
         usecase=usecase.name,
         model_version=model.manifest.version,
@@ -80,10 +84,12 @@ def evaluate_model(usecase: LoadedUseCase, dataset: pd.DataFrame, manifest: Data
         metrics=measure(metrics, scored, bootstrap),
         decisions=decisions(scored),
         curves=Curves(roc=roc(scored), precision_recall=precision_recall(scored), reliability=reliability(scored, bootstrap)),
-        slices=measure_slices(test, scored, bootstrap, slices, metrics, protected),
-        comparisons=tuple(compare(scored, each, bootstrap, metrics) for each in _opponents(candidate, test, scored)),
+        slices=parts,
+        comparisons=tuple(_compared(config, test, scored, each, bootstrap, slices, parts) for each in _opponents(candidate, test, scored)),
         robustness=measure_robustness(model, test, scored, bootstrap, usecase.features, _robustness_metrics(config), seed),
         leakage=measure_leakage(train, test, LABEL, bootstrap, model.feature_names, model.manifest.categorical),
+        shuffled_labels=_shuffled(usecase, train, test, label, bootstrap),
+        freshness=measure_freshness(test, usecase.features, model.feature_names),
         explanation=explain(model, test, slices, seed),
         latency=measure_latency(model, test),
         size_megabytes=size_in_megabytes(candidate.folder),
@@ -99,7 +105,13 @@ def evaluate_files(usecase: LoadedUseCase, dataset: Path, manifest: Path, model:
         if champion:
             opponent = (champion, load_champion(bundles_uri, champion, usecase.features, list(frame.columns), Path(scratch) / "release"))
         candidate = Candidate(ScoringModel.load(model), model, Baseline.load(baseline), opponent)
-        return evaluate_model(usecase, frame, DatasetManifest.model_validate_json(manifest.read_text()), candidate)
+        described = DatasetManifest.model_validate_json(manifest.read_text())
+        result = evaluate_model(usecase, frame, described, candidate)
+        if not any(gate.kind == "reproducibility" for gate in usecase.config.evaluation.gates):
+            return result
+        test, _ = labelled_test_rows(frame)
+        reproduction = measure_reproduction(usecase, frame, described, model, test, candidate.model.predict_probability(test))
+        return result.model_copy(update={"reproduction": reproduction})
 
 
 def labelled_test_rows(dataset: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -117,6 +129,25 @@ def labelled_test_rows(dataset: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, i
 def cheapest_threshold(costs: Costs) -> float:
     """The probability from which deciding positive costs less than not (Elkan 2001, https://www.ijcai.org/Proceedings/01/IJCAI-2001-j.pdf)."""
     return costs.false_alarm / (costs.false_alarm + costs.miss)
+
+
+def _compared(
+    config: UseCase, test: pd.DataFrame, scored: Scored, opponent: Opponent, bootstrap: DayBootstrap, slices: Sequence[Slice], parts: Sequence[SlicePart]
+) -> Comparison:
+    evaluation = config.evaluation
+    found = compare(scored, opponent, bootstrap, evaluation.metrics)
+    asked = [metric for metric in evaluation.metrics if any(gate.kind == "slice_champion" and gate.metric == metric for gate in evaluation.gates)]
+    if opponent.kind != "champion" or not asked:
+        return found
+    losses = compare_parts(test, scored, opponent.scored, bootstrap, slices, parts, asked, evaluation.confidence)
+    return found.model_copy(update={"parts": losses})
+
+
+def _shuffled(usecase: LoadedUseCase, train: pd.DataFrame, test: pd.DataFrame, label: BoolArray, bootstrap: DayBootstrap) -> ShuffledLabels | None:
+    if not any(gate.kind == "label_shuffle" for gate in usecase.config.evaluation.gates):
+        return None
+    learn = booster_learner(usecase, train, test)
+    return measure_label_shuffle(learn, train[LABEL].to_numpy(dtype=np.float64), label, bootstrap, usecase.config.model.seed)
 
 
 def _robustness_metrics(config: UseCase) -> list[Metric]:

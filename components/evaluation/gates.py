@@ -4,7 +4,10 @@ Which number decides:
 - `threshold`, `baseline`, `champion`, `robustness`, `leakage`: the interval's end on the cautious side, so chance does not promote a model.
 - `slice`: the estimate of each part that can be judged. With a dozen parts some interval always reaches below a limit by chance, so the
   cautious end would refuse every model; sparse parts are protected by `minimum_rows` and listed as not judged.
-- `latency`: the 95th percentile of one row. `size`: the files' bytes.
+- `slice_champion`: the other way round: refused when a part is worse by more than the limit beyond chance, with bounds that hold for all
+  parts at once (`components.evaluation.simultaneous`). `champion` already asks for proof that the whole is not worse.
+- `fairness`: the estimate, between the parts that can be judged. `label_shuffle`: the interval's upper end. `freshness`: the worst view.
+- `reproducibility`: the largest difference of a probability. `latency`: the 95th percentile of one row. `size`: the files' bytes.
 """
 
 from __future__ import annotations
@@ -133,6 +136,64 @@ def _slice(gate: Gate, result: EvaluationResult) -> GateVerdict:
     return _verdict(gate, f"{what}; the estimate", value, value.value, at_least=higher, subject=f"{worst.slice} {worst.part}", not_judged=unjudged)
 
 
+def _slice_champion(gate: Gate, result: EvaluationResult) -> GateVerdict:
+    assert gate.metric is not None
+    if not result.champion:
+        return _champion(gate, result)
+    comparison = result.comparison("champion")
+    wanted = [part for part in result.slices if gate.slice in (None, part.slice)]
+    unjudged = tuple(f"{part.slice} {part.part} ({part.why_not})" for part in wanted if not part.judged)
+    parts = [each for each in (comparison.parts if comparison is not None else ()) if gate.slice in (None, each.slice) and gate.metric in each.loss]
+    if not parts:
+        return _undecided(gate, f"no part could be compared with the champion {result.champion} by {gate.metric}", unjudged)
+    worst = max(parts, key=lambda each: each.loss[gate.metric].low)  # type: ignore[index]
+    loss = worst.loss[gate.metric]
+    why = f"{gate.metric} loses most surely in {worst.slice} {worst.part}, {in_words(loss)} for all {len(parts)} parts at once; its lower end"
+    return _verdict(gate, why, loss, loss.low, at_least=False, subject=f"{worst.slice} {worst.part}", not_judged=unjudged)
+
+
+def _fairness(gate: Gate, result: EvaluationResult) -> GateVerdict:
+    """The largest difference of the rate between two parts of one protected attribute; parts of few rows are listed, not judged."""
+    assert gate.rate is not None
+    protected = [part for part in result.slices if part.protected]
+    unjudged = tuple(f"{part.slice} {part.part} ({part.why_not})" for part in protected if not part.judged)
+    rates: dict[str, dict[str, float]] = {}
+    for part in protected:
+        rate = getattr(part.decisions, gate.rate, None)
+        if part.judged and rate is not None:
+            rates.setdefault(part.slice, {})[part.part] = rate
+    gaps = {name: (max(found.values()) - min(found.values()), found) for name, found in rates.items() if len(found) > 1}
+    if not gaps:
+        return _undecided(gate, "no protected attribute has two parts that can be judged", unjudged)
+    name, (gap, found) = max(gaps.items(), key=lambda each: each[1][0])
+    low, high = min(found, key=lambda part: found[part]), max(found, key=lambda part: found[part])
+    why = f"{gate.rate.replace('_', ' ')} is {found[high]:.3f} for {name} {high} and {found[low]:.3f} for {low}; the difference"
+    return _verdict(gate, why, None, gap, at_least=False, subject=f"{name}: {high} against {low}", not_judged=unjudged)
+
+
+def _label_shuffle(gate: Gate, result: EvaluationResult) -> GateVerdict:
+    found = result.shuffled_labels
+    if found is None:
+        return _undecided(gate, "nothing was learned from shuffled labels")
+    why = f"models of shuffled labels rank the true ones with an AUC of {in_words(found.auc)} (mean of {found.shuffles}), its upper end"
+    return _verdict(gate, why, found.auc, found.auc.high, at_least=False)
+
+
+def _freshness(gate: Gate, result: EvaluationResult) -> GateVerdict:
+    if not result.freshness:
+        return _undecided(gate, "the model uses no feature view whose freshness could be judged")
+    worst = result.freshness[0]
+    return _verdict(gate, f"share of test rows without a fresh value, worst in {worst.view}", None, worst.stale_share, at_least=False, subject=worst.view)
+
+
+def _reproducibility(gate: Gate, result: EvaluationResult) -> GateVerdict:
+    found = result.reproduction
+    if found is None:
+        return _undecided(gate, "the model came without the record of its training")
+    what = "with the same bytes" if found.same_bytes else "with other bytes"
+    return _verdict(gate, f"trained again from its record, {what}; the largest difference of a probability", None, found.largest_difference, at_least=False)
+
+
 def _robustness(gate: Gate, result: EvaluationResult) -> GateVerdict:
     assert gate.metric is not None
     found = [(each.loss[gate.metric], each.name) for each in result.robustness.disturbances if each.judged and gate.metric in each.loss]
@@ -165,6 +226,11 @@ _JUDGES: dict[str, Callable[[Gate, EvaluationResult], GateVerdict]] = {
     "baseline": _baseline,
     "champion": _champion,
     "slice": _slice,
+    "slice_champion": _slice_champion,
+    "fairness": _fairness,
+    "label_shuffle": _label_shuffle,
+    "freshness": _freshness,
+    "reproducibility": _reproducibility,
     "robustness": _robustness,
     "leakage": _leakage,
     "latency": _latency,

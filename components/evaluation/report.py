@@ -103,10 +103,26 @@ def comparison_blocks(result: EvaluationResult) -> list[Block]:
             blocks.append(
                 Figure(comparison_plot(each), "Improvement over the champion, paired over the same draws of days. Left of zero: the champion is better.")
             )
+            if each.parts:
+                blocks.append(_parts_table(each))
     if not result.champion:
         blocks.insert(0, Text("There is no champion yet: this would be the first model in service."))
     blocks.append(Text("Positive improvement: this model is better. An interval that contains zero leaves open who is better.", small=True))
     return blocks
+
+
+def _parts_table(comparison: Comparison) -> Table:
+    rows = [
+        [part.slice, part.part, part.rows, metric, loss.value, _range(loss), _who(loss.negated)]
+        for part in comparison.parts
+        for metric, loss in part.loss.items()
+    ]
+    ordered = sorted(rows, key=lambda row: -float(str(row[4])))
+    return Table(
+        ["slice", "part", "rows", "metric", "loss", "bounds", "verdict"],
+        ordered,
+        caption="Each part against the champion, the largest loss first. The bounds hold for all parts at once.",
+    )
 
 
 def _comparison_table(comparison: Comparison) -> Table:

@@ -65,9 +65,12 @@ LIMITS = {
     "ranks_well": 0.4,
     "beats_simple_model": -0.3,
     "not_worse_than_champion": 0.3,
+    "no_slice_worse_than_champion": 0.3,
     "no_origin_collapses": 0.3,
     "calibrated": 0.5,
     "survives_missing_inputs": 0.3,
+    "shuffled_labels_teach_nothing": 0.7,
+    "feeds_deliver": 0.6,
     "fast_enough": 2000.0,
 }
 

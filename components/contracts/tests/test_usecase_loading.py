@@ -96,7 +96,7 @@ def test_yaml_that_cannot_be_read_is_refused_with_its_line(edited: Edit) -> None
         ("features.py", "    keyed_by_tick=True,\n", "", "airport_weather", "not keyed by tick"),
         ("features.py", 'name="origin_delay_2h"', 'name="temp"', "temp", "two features have this name"),
         ("features.py", 'table="planes"', 'table="aircraft"', "plane", "no table 'aircraft'"),
-        ("usecase.yaml", "slice: origin", "slice: airport", "evaluation.gates.3.slice", "no slice is named 'airport'"),
+        ("usecase.yaml", "slice: origin", "slice: airport", "evaluation.gates.4.slice", "no slice is named 'airport'"),
         ("usecase.yaml", "{name: carrier, column: carrier}", "{name: carrier, column: airline}", "evaluation.slices.0.column", "no table has a column"),
         ("usecase.yaml", "check: feasibility", "check: prayer", "business.quality.risks.0.check", "the risk is uncovered"),
         ("usecase.yaml", "never_after: 28d", "never_after: 10d", "data.label.never_after", "closed before they can arrive"),

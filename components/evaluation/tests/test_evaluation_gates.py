@@ -10,11 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from components.contracts.artifacts import CodeVersion
 from components.contracts.evaluation import EvaluationResult, GateReport, GateVerdict
 from components.contracts.loading import LoadedUseCase
 from components.contracts.usecase import Gate
+from components.evaluation.bootstrap import DayBootstrap
 from components.evaluation.checks import CHECKS, check_records
 from components.evaluation.gates import judge, judge_gates
+from components.evaluation.label_shuffle import booster_learner, measure_label_shuffle
+from components.evaluation.reproduction import measure_reproduction
+from components.evaluation.simultaneous import simultaneous_bounds
+from components.model_engineering.train import prepare
+from components.model_engineering.train import train as train_for_real
+from components.model_server.scoring import ScoringModel
 
 pytestmark = pytest.mark.pipeline
 Evaluate = Callable[..., EvaluationResult]
@@ -188,7 +196,7 @@ def test_a_failed_gate_fails_its_check_only(usecase: LoadedUseCase, good: Evalua
 
 
 def test_a_check_without_a_gate_is_not_called_passed(usecase: LoadedUseCase, good: EvaluationResult) -> None:
-    gates = [gate for gate in usecase.config.evaluation.gates if gate.kind != "leakage"]
+    gates = [gate for gate in usecase.config.evaluation.gates if gate.kind not in ("leakage", "label_shuffle")]
     outcomes = {record.details["check"]: record.outcome for record in check_records(judged(usecase, good, gates=gates), good, "", good.event_time)}
     assert outcomes["leakage"] == "not_judged"
 
@@ -203,12 +211,99 @@ def test_cancelled_flights_are_counted_and_kept_out_of_the_metrics(world: Any, g
     assert good.rows == int(test["label"].notna().sum())
 
 
-@pytest.mark.ml_test("model-7")
-def test_protected_attributes_are_evaluated_and_reported(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
+def test_a_part_worse_than_the_champion_blocks_promotion_though_the_whole_is_not(
+    usecase: LoadedUseCase, world: Any, in_world: Any, train: Any, good_model: Path, evaluate: Evaluate
+) -> None:
+    """The challenger learned JFK's labels shuffled; on the two other airports it is the champion again."""
+    label = world.dataset["label"].copy()
+    there = (world.dataset["origin"] == "JFK") & label.notna()
+    label[there] = pd.array(np.random.default_rng(5).permutation(label[there].to_numpy(dtype=bool)), dtype="boolean")
+    result = evaluate(train("worse-at-jfk", label=label, rounds=120), champion=good_model)
+    gates = swap(usecase.config.evaluation, "not_worse_than_champion", limit=0.1)
+    report = judged(usecase, result, gates=gates)
+    assert verdict(report, "not_worse_than_champion").outcome == "passed"
+    assert verdict(report, "no_slice_worse_than_champion").subject == "origin JFK"
+    assert "no_slice_worse_than_champion" in refusing(report)
+    assert verdict(judged(usecase, evaluate(good_model, champion=good_model)), "no_slice_worse_than_champion").outcome == "passed"
+
+
+def test_bounds_over_many_parts_are_wider_and_hold_at_once() -> None:
+    """60 parts without any difference, 100 worlds: one interval a part would accuse some part in nearly every world."""
+    days, parts, worlds, accused = 14, 60, 100, 0
+    for seed in range(worlds):
+        random = np.random.default_rng(seed)
+        weights = np.vstack([np.ones(days), random.multinomial(days, np.full(days, 1 / days), size=200)]).astype(float)
+        daily = random.normal(0, 1, size=(parts, days))
+        samples = [weights @ each / days for each in daily]
+        bounds = simultaneous_bounds(samples, DayBootstrap(np.arange(days), weights, 0.025), 0.95)
+        accused += any(each is not None and each.low > 0 for each in bounds)
+    assert accused / worlds <= 0.05 + 3 * (0.05 * 0.95 / worlds) ** 0.5
+
+
+def protected_by_region(usecase: LoadedUseCase) -> LoadedUseCase:
     table = usecase.config.data.tables["flights"]
     guarded = table.model_copy(update={"columns": {**table.columns, "region": table.columns["dest"].model_copy(update={"protected": True})}})
     data = usecase.config.data.model_copy(update={"tables": {**usecase.config.data.tables, "flights": guarded}})
-    fair = LoadedUseCase(usecase.folder, usecase.config.model_copy(update={"data": data}), usecase.features)
+    return LoadedUseCase(usecase.folder, usecase.config.model_copy(update={"data": data}), usecase.features)
+
+
+@pytest.mark.ml_test("model-7")
+def test_unequal_treatment_of_a_protected_attribute_blocks_promotion(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
+    """The south has all the rain, so its punctual flights are called late more often."""
+    gate = Gate(name="treats_regions_alike", kind="fairness", rate="false_positive_rate", limit=0.1)
+    gates, fair = [*usecase.config.evaluation.gates, gate], protected_by_region(usecase)
+    south = world.dataset["precip"] > 0
+    unequal = evaluate(good_model, dataset=world.dataset.assign(region=pd.Series(np.where(south, "south", "north"))), usecase=fair)
+    assert refusing(judged(usecase, unequal, gates=gates)) == {"treats_regions_alike"}
+    assert verdict(judged(usecase, unequal, gates=gates), "treats_regions_alike").subject == "region: south against north"
+    alike = evaluate(good_model, dataset=world.dataset.assign(region=pd.Series(np.where(np.arange(len(world.dataset)) % 2, "north", "south"))), usecase=fair)
+    assert verdict(judged(usecase, alike, gates=gates), "treats_regions_alike").outcome == "passed"
+    assert "treats_regions_alike" in refusing(judged(usecase, evaluate(good_model), gates=gates)), "without a protected attribute there is nothing to pass by"
+
+
+@pytest.mark.ml_test("data-7")
+def test_a_trainer_that_finds_the_true_labels_elsewhere_is_caught(usecase: LoadedUseCase, world: Any, good: EvaluationResult) -> None:
+    """The labels that it is given are shuffled; it reads the true ones from the dataset, as a join on the label's table would."""
+    rows = world.dataset[world.dataset["label"].notna()]
+    train, test = rows[rows["split"] == "train"], rows[rows["split"] == "test"]
+    bootstrap = DayBootstrap.draw(test["event_time"], 200, 0.95, 1)
+    label, truth = (each["label"].to_numpy(dtype=bool) for each in (train, test))
+    honest = booster_learner(usecase, train, test)
+    found = measure_label_shuffle(lambda _: honest(label.astype(float)), label.astype(float), truth, bootstrap, 1)
+    report = judged(usecase, good.model_copy(update={"shuffled_labels": found}))
+    assert refusing(report) == {"shuffled_labels_teach_nothing"}
+    assert good.shuffled_labels is not None and abs(good.shuffled_labels.auc.value - 0.5) < 0.03
+
+
+def test_a_feed_that_fell_silent_before_the_test_period_is_seen(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
+    view = next(each for each in usecase.features.views if each.name == "airport_weather")
+    silent = world.dataset.copy()
+    silent.loc[silent["split"] == "test", list(view.feature_names)] = np.nan
+    report = judged(usecase, evaluate(good_model, dataset=silent))
+    assert verdict(report, "feeds_deliver").outcome == "failed" and verdict(report, "feeds_deliver").subject == "airport_weather"
+
+
+@pytest.mark.ml_test("infrastructure-1")
+def test_a_model_that_its_record_does_not_give_again_is_refused(usecase: LoadedUseCase, world: Any, good: EvaluationResult, tmp_path: Path) -> None:
+    code = CodeVersion(commit="", dirty=False, tree_hash="", lock_hash="")
+    parameters = {"max_depth": 3, "eta": 0.3}
+    train_for_real(usecase, prepare(usecase, world.dataset), world.manifest, parameters, code, tmp_path)
+    test = world.dataset[(world.dataset["split"] == "test") & world.dataset["label"].notna()]
+    probability = ScoringModel.load(tmp_path).predict_probability(test)
+    same = measure_reproduction(usecase, world.dataset, world.manifest, tmp_path, test, probability)
+    assert (same.same_bytes, same.largest_difference) == (True, 0.0)
+    record = tmp_path / "training.json"
+    record.write_text(record.read_text().replace('"eta": 0.3', '"eta": 0.2'))
+    other = measure_reproduction(usecase, world.dataset, world.manifest, tmp_path, test, probability)
+    assert not other.same_bytes and other.largest_difference > 0
+    assert refusing(judged(usecase, good.model_copy(update={"reproduction": same}))) == set()
+    assert refusing(judged(usecase, good.model_copy(update={"reproduction": other}))) == {"trains_the_same_again"}
+    assert refusing(judged(usecase, good.model_copy(update={"reproduction": None}))) == {"trains_the_same_again"}
+
+
+@pytest.mark.ml_test("model-7")
+def test_protected_attributes_are_evaluated_and_reported(usecase: LoadedUseCase, world: Any, good_model: Path, evaluate: Evaluate) -> None:
+    fair = protected_by_region(usecase)
     dataset = world.dataset.assign(region=pd.Series(np.where(np.arange(len(world.dataset)) % 2, "north", "south")))
     parts = [part for part in evaluate(good_model, dataset=dataset, usecase=fair).slices if part.protected]
     assert [part.part for part in parts] == ["north", "south"]
