@@ -108,10 +108,13 @@ class Cluster:
     def log(self, namespace: str, pod: str, container: str = "", previous: bool = False) -> str:
         """What a container said so far; empty where it has not started."""
         try:
-            said: str = self.core.read_namespaced_pod_log(pod, namespace, previous=previous, **({"container": container} if container else {}))
+            # As it came: the client would make an object of a log that is one line of JSON, and text of that object.
+            answer = self.core.read_namespaced_pod_log(
+                pod, namespace, previous=previous, _preload_content=False, **({"container": container} if container else {})
+            )
         except ApiException:
             return ""
-        return said
+        return bytes(answer.data).decode(errors="replace")
 
     def run_in(self, namespace: str, pod: str, command: Sequence[str], container: str = "") -> str:
         """Output of a command run in a container (exec). Raises AssertionError when it fails."""

@@ -309,7 +309,7 @@ def install_controller(world: World) -> None:
 
 
 def test_helm_test_reaches_everything_that_the_controller_needs(world: World) -> None:
-    said = world.served.helm("test", "canary", "-n", world.served.namespace, "--timeout", "3m", "--logs")
+    said = world.served.helm("test", "canary", "-n", world.served.namespace, "--timeout", "3m")
     assert "Phase:          Succeeded" in said
     assert "calls of flights in dev: {'default': {" in said and "a wrong path of the controller: 404" in said, said
     assert world.served.kube.get("v1", "Pod", f"{CONTROLLER}-test", world.served.namespace) is None

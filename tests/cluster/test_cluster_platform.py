@@ -190,7 +190,7 @@ def test_everything_is_ready_under_restricted(installed: Installation) -> None:
 
 
 def test_on_the_first_day_helm_test_says_that_there_is_nothing_to_look_up(installed: Installation) -> None:
-    said = installed.helm("test", "platform", "-n", installed.namespace, "--logs", "--timeout", "3m")
+    said = installed.helm("test", "platform", "-n", installed.namespace, "--timeout", "3m")
     assert "Phase:          Succeeded" in said
     assert "MLflow: refuses an unknown run" in said and "nothing was published yet" in said
 
@@ -256,7 +256,7 @@ def _wait_for_view(url: str, view: str, feature: str, seconds: float = 30) -> No
 
 
 def test_helm_test_looks_a_feature_up_once_there_is_one(installed: Installation) -> None:
-    said = installed.helm("test", "platform", "-n", installed.namespace, "--logs", "--timeout", "3m")
+    said = installed.helm("test", "platform", "-n", installed.namespace, "--timeout", "3m")
     assert "feature server: looks up" in said and "refuses an unknown view" in said
 
 
