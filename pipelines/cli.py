@@ -310,6 +310,7 @@ def promote(
     image: Annotated[
         list[str] | None, typer.Option("--image", help="<serving or monitoring>=<sha256:...>. [dim]default: those in service in --from[/dim]")
     ] = None,
+    unchecked: Annotated[str, typer.Option(help="With --from: why it may go although nobody checked it for training/serving skew.")] = "",
     as_of: Annotated[MomentText, typer.Option(help="Business time of the decision. [dim]default with --from or --env: now[/dim]")] = "",
     cause: Annotated[str, typer.Option(help="What it is recorded under; one cause promotes once. [dim]default: derived from the release[/dim]")] = "",
     environment: Environment = "dev",
@@ -320,7 +321,16 @@ def promote(
     if source or target:
         if not (source and target) or env:
             raise WrongUsage("a promotion goes --from one environment --to another; --env stands alone")
-        given = {"source": source, "target": target, "release": release, "canary": canary, "shadow": shadow, "images": pairs(image or []), "cause": cause}
+        given = {
+            "source": source,
+            "target": target,
+            "release": release,
+            "canary": canary,
+            "shadow": shadow,
+            "images": pairs(image or []),
+            "cause": cause,
+            "unchecked": unchecked,
+        }
         _release("promote_between", usecase, state, {**given, "as_of": _given_or_now(as_of)})
     if canary or shadow or image:
         raise WrongUsage("--canary, --shadow and --image belong to a promotion --from one environment --to another")

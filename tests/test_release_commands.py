@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ruamel.yaml import YAML
 
 from components.contracts.errors import CrisplineError
 from components.contracts.platform import Platform
-from components.contracts.records import RecordStore
+from components.contracts.records import Lineage, Record, RecordStore
 from components.deployment.environment_file import EnvironmentFile, load_environment
 from components.deployment.promotion import promote
 from components.deployment.releases import current_release
@@ -58,7 +59,7 @@ def in_dev(root: Path) -> str:
 
 def between(**changes: Any) -> dict[str, Any]:
     given = {"command": "promote_between", "usecase": "flights", "source": "dev", "target": "staging", "release": "", "cause": "", "as_of": NOW}
-    return {**given, "canary": False, "shadow": False, "images": DIGESTS, **changes}
+    return {**given, "unchecked": "nothing is served in this test", "canary": False, "shadow": False, "images": DIGESTS, **changes}
 
 
 def test_a_promotion_says_its_commit_on_stdout_and_the_rest_on_stderr(root: Path, in_dev: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +67,29 @@ def test_a_promotion_says_its_commit_on_stdout_and_the_rest_on_stderr(root: Path
     said = capsys.readouterr()
     assert said.out.strip() == git(root.parent / "acme" / "models.git", "rev-parse", f"promote/staging/flights/{in_dev[:12]}")
     assert "every hash verified" in said.err and f"image serving {DIGESTS['serving']}" in said.err and "it is in force in staging once it is merged" in said.err
+
+
+def test_nothing_goes_on_that_was_served_with_other_features_or_that_nobody_checked(root: Path, in_dev: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CrisplineError, match=r"nobody has compared.*\n    remedy: .*crispline replay --env dev"):
+        release_command.change_release(between(unchecked=""))
+    check = Record(
+        kind="check",
+        id="skew-1",
+        usecase="flights",
+        event_time=CREATED,
+        outcome="failed",
+        reason="40 of 200 served rows differ from the training join",
+        details={"check": "serving_skew", "release": in_dev},
+        lineage=Lineage(),
+    )
+    RecordStore(platform_of(root, "dev").records_uri).append(check)
+    with pytest.raises(CrisplineError, match="40 of 200 served rows differ"):
+        release_command.change_release(between(unchecked="no reason is good enough for a failed check"))
+    passed = check.model_copy(update={"id": "skew-2", "event_time": CREATED + timedelta(days=1), "outcome": "passed", "reason": "0 of 200 differ"})
+    RecordStore(platform_of(root, "dev").records_uri).append(passed)
+    assert release_command.change_release(between(unchecked="")) == 0
+    assert "0 of 200 differ" in capsys.readouterr().err
+    assert RecordStore(platform_of(root, "staging").records_uri).get("check", "skew-2") == passed
 
 
 def test_a_canary_is_proposed_with_its_plan(root: Path, in_dev: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,7 @@ QUALITY_CHECKS: dict[str, str] = {
     "robustness": "evaluation gate: bounded loss with missing and perturbed inputs",
     "latency": "evaluation gate: scoring time and size of the model",
     "release_integrity": "deployment.promote: the bundle's hashes match the evaluated model; its gates passed",
+    "serving_skew": "evaluation.check_serving_skew: what a release was served with equals the training join",
     "request_validation": "model_server: requests are held against the contract; refusals name the field",
     "freshness": "model_server: features older than declared count as missing, with a warning",
     "lost_events": "monitoring: gaps in the numbered answers are counted and alerted",

@@ -81,6 +81,30 @@ def release_to_promote(source: Side, target: Side, usecase: str, release: str = 
     return found
 
 
+def require_no_skew(source: Side, target: Side, found: Release, unchecked: str = "") -> str:
+    """The sentence of the check that compared what this release was served with in the source with the training join; copies its record to the target.
+
+    The newest record counts. `unchecked`: why it may go without one. Raises CrisplineError when the check failed, or was not made.
+    """
+    store = RecordStore(source.stores.records)
+    records = [each for each in store.list("check") if each.details.get("check") == "serving_skew" and each.details.get("release") == found.release]
+    if records and records[-1].outcome != "passed":
+        raise CrisplineError(
+            f"release {found.release[:12]} is served with other features than it learned from in {source.name}: {records[-1].reason}\n"
+            "    remedy: find the view in the check's record (`differing`), correct its publication, serve again and run the data pipeline"
+        )
+    if not records:
+        if unchecked:
+            return f"not checked for training/serving skew: {unchecked}"
+        raise CrisplineError(
+            f"nobody has compared what release {found.release[:12]} is served with in {source.name} with what it learned from\n"
+            f"    remedy: send it requests by entity key (crispline replay --env {source.name}), then crispline submit data --env {source.name}; "
+            "or say why it may go without: --unchecked '<reason>'"
+        )
+    RecordStore(target.stores.records).append(records[-1])
+    return records[-1].reason
+
+
 def promote_between(
     source: Side, target: Side, usecase: str, found: Release, cause: str, as_of: datetime, images: Mapping[ImageName, ImagePin]
 ) -> tuple[Transferred, Deployed]:

@@ -1,4 +1,4 @@
-"""Phase 4 as KFP components: evaluate a model, judge it by the gates."""
+"""Phase 4 as KFP components: evaluate a model, judge it by the gates, and hold what it is served with against what it learned from."""
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output
 
@@ -33,6 +33,18 @@ def evaluate(
         report=Path(report.path),
         model_card=Path(model_card.path),
     )
+
+
+@step("pipeline")
+def check_serving_skew(usecase: str, data_version: Input[Artifact], release: str) -> str:
+    """What `release` was served with against the training join, as a check record. Returns `passed`, `failed` or `not_judged` (too few rows yet, no release)."""
+    from pathlib import Path
+
+    import feast  # noqa: F401  said here, a step server imports it once for all steps
+
+    from components.evaluation.steps import run_serving_skew
+
+    return run_serving_skew(usecase, data_version=Path(data_version.path), release=release)
 
 
 @step("pipeline")

@@ -8,6 +8,7 @@ https://doi.org/10.1111/j.1468-0262.2005.00615.x).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,8 @@ def simultaneous_bounds(samples: Sequence[FloatArray], bootstrap: DayBootstrap, 
         """The quantile of the largest deviation. A bootstrap of few days has a normal tail at best: what it gives is turned into the t quantile of the same
         probability, which matters the more the more parts there are."""
         normal = max(0.0, float(np.quantile(extreme, confidence)))
-        return float(t.isf(norm.sf(normal), days - 1)) * (days / (days - 1)) ** 0.5
+        quantile = float(t.isf(norm.sf(normal), days - 1))
+        return quantile * math.sqrt(days / (days - 1))
 
     up, down = critical(deviation.max(axis=0)), critical((-deviation).max(axis=0))
     for index, estimate, spread in zip(usable, value, error, strict=True):

@@ -1,4 +1,4 @@
-"""The two steps at their edge: read artifacts and platform, write artifacts and records."""
+"""The steps at their edge: read artifacts and platform, write artifacts and records."""
 
 from __future__ import annotations
 
@@ -61,3 +61,15 @@ def run_judge(usecase: str, *, evaluation: Path, cause: str, gates: Path) -> str
     record = store.append(judge(loaded, result, cause, result.event_time))
     write_atomically(gates, record.model_dump_json(indent=1).encode())
     return record.outcome
+
+
+def run_serving_skew(usecase: str, *, data_version: Path, release: str) -> str:
+    """Measure, store the check's record. Returns its outcome; `not_judged` without a release or with too few served rows."""
+    from components.contracts.artifacts import DataVersion
+    from components.evaluation.serving_skew import measure_serving_skew
+
+    if not release:
+        return "not_judged"
+    platform = Platform.load()
+    record = measure_serving_skew(load_usecase(usecase), platform, release, DataVersion.model_validate_json(data_version.read_text()))
+    return "not_judged" if record is None else RecordStore(platform.records_uri).append(record).outcome

@@ -14,7 +14,7 @@ from typing import Any
 
 from components.contracts.durations import parse_moment
 from components.contracts.platform import Platform
-from components.deployment.between_environments import Side, promote_between, release_to_promote, start_canary
+from components.deployment.between_environments import Side, promote_between, release_to_promote, require_no_skew, start_canary
 from components.deployment.environment_file import load_environment
 from components.deployment.promotion import promote_release
 from components.deployment.releases import Deployed, repository_of
@@ -58,6 +58,7 @@ def _promote_between(request: Mapping[str, Any]) -> str:
     with reached(load_environment(request["source"])) as from_there, reached(load_environment(request["target"])) as to_there:
         source, target = _side(from_there), _side(to_there)
         found = release_to_promote(source, target, usecase, request["release"])
+        _say(require_no_skew(source, target, found, request["unchecked"]))
         if request["canary"] or request["shadow"]:
             moved, started = start_canary(source, target, usecase, found, as_of, request["shadow"])
             _say(f"{moved.blobs} blobs ({moved.bytes} bytes) copied to {target.name}, every hash verified")

@@ -35,6 +35,7 @@ from components.data_engineering.lake import read_group
 from components.data_engineering.materialise import OnlinePublisher
 from components.deployment.bundle import fetch_bundle
 from components.deployment.releases import current_release
+from components.evaluation.serving_skew import measure_serving_skew
 from components.monitoring.prediction_log import PredictionLog
 from pipelines.demo import state_folder
 from pipelines.demo.consumer import account, account_record, disputes
@@ -72,6 +73,7 @@ class Loop:
     earlier_seconds: float = 0.0
     _http: httpx.Client = field(default_factory=httpx.Client)
     _online: OnlinePublisher | None = None
+    _version: DataVersion | None = None
 
     def run(self) -> Path:
         """Returns the report's path. Raises CrisplineError; Ctrl-C ends every process, and the state can be resumed."""
@@ -103,6 +105,7 @@ class Loop:
                         next_day = day + DAY
                         state_folder.save(self.state, self._progress(next_day, began))
                         supervisor.check_alive()
+                    self._check_serving_skew(serving)
                     self.say.note("replay finished; waiting for the comparison of policies")
                     if policies is not None and policies.wait() != 0:
                         raise CrisplineError(f"the comparison of policies failed; see {self.state / 'logs' / 'policies.log'}")
@@ -199,7 +202,7 @@ class Loop:
     def _replay_day(self, serving: ServingStack, ahead: DayAhead, day: datetime) -> None:
         end = day + DAY
         prepared = ahead.take(day, self._served(serving))
-        version = prepared.version
+        version = self._version = prepared.version
         self._publisher(serving).write(version, day, end, prepared.ticks)
         rows = read_entities(self.platform.lake_uri, self.usecase, version, day, end)
         rows = rows[self.settings.sample.of(rows["entity"])]
@@ -227,6 +230,13 @@ class Loop:
             self.say.note(f"{as_of:%d %b}: release {release[:12]} was promoted; rolling over")
             serving.roll_over(release)
             self._publisher(serving).serve(self._served(serving))
+
+    def _check_serving_skew(self, serving: ServingStack) -> None:
+        """What the last step of the data pipeline does after every period; here once, for the release in service at the end."""
+        if self._version is not None:
+            record = measure_serving_skew(self.usecase, self.platform, serving.release, self._version)
+            if record is not None:
+                RecordStore(self.platform.records_uri).append(record)
 
     def _settle(self, serving: ServingStack, closed: datetime) -> None:
         alive = serving.supervisor.check_alive

@@ -147,6 +147,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         yield Finished(loop, report, time.monotonic() - began, (before, _repository()))
 
 
+@pytest.mark.ml_test("monitoring-3")
+def test_what_was_served_equals_the_training_join(finished: Finished) -> None:
+    check = next(record for record in finished.records("check") if record.details["check"] == "serving_skew")
+    assert check.outcome == "passed", check.reason
+    assert check.inputs["differing_rows"] == 0 and check.inputs["rows"] >= 100
+
+
 # --- serving -----------------------------------------------------------------------------------------------------------------------------
 
 
