@@ -98,7 +98,7 @@ def require_no_skew(source: Side, target: Side, found: Release, unchecked: str =
             return f"not checked for training/serving skew: {unchecked}"
         raise CrisplineError(
             f"nobody has compared what release {found.release[:12]} is served with in {source.name} with what it learned from\n"
-            f"    remedy: send it requests by entity key (crispline replay --env {source.name}), then crispline submit data --env {source.name}; "
+            f"    remedy: send it requests by entity key (crispline replay --env {source.name}, of the day published last), then crispline submit data --env {source.name}; "
             "or say why it may go without: --unchecked '<reason>'"
         )
     RecordStore(target.stores.records).append(records[-1])

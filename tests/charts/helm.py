@@ -52,9 +52,13 @@ class Helm:
         kubernetes: str = KUBERNETES,
         apis: Sequence[str] = CUSTOM_APIS,
         tests: bool = True,
+        upgrade: bool = False,
     ) -> str:
-        """The rendered manifests as one text. `apis`: API versions that the cluster is said to have. Raises ChartRefused with helm's message."""
-        more = [argument for api in apis for argument in ("--api-versions", api)] + ([] if tests else ["--skip-tests"])
+        """The rendered manifests as one text. `apis`: API versions that the cluster is said to have; `upgrade`: as of a release that is there already.
+
+        Raises ChartRefused with helm's message.
+        """
+        more = [argument for api in apis for argument in ("--api-versions", api)] + ([] if tests else ["--skip-tests"]) + (["--is-upgrade"] if upgrade else [])
         return self._run(
             "template", release, str(chart_folder(chart)), "--namespace", namespace, "--kube-version", kubernetes, *more, files=files, values=values
         )

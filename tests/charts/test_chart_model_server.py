@@ -369,11 +369,27 @@ def test_budgets_exist_only_where_a_pod_can_be_spared(helm: Helm, mode: str) -> 
 # Refusals
 
 
+@pytest.mark.parametrize("mode", ["deployment", "seldon"])
+def test_before_the_first_promotion_nothing_is_rendered_and_an_upgrade_takes_nothing_away(helm: Helm, mode: str, tmp_path: Path) -> None:
+    """Nothing at all, so that a reconciler finds the environment in order; a forgotten release.json must not end what is served."""
+    nothing = {
+        "usecase": "flights",
+        "serving": {"mode": mode},
+        "autoscaling": {"kind": "hpa"},
+        "splitter": {"kind": "istio" if mode == "seldon" else "haproxy"},
+    }
+    (tmp_path / "release.json").write_text("{}")
+    assert helm.objects(CHART, nothing, files=[tmp_path / "release.json"]) == []
+    assert "Nothing is released" in helm.notes(CHART, nothing)
+    with pytest.raises(ChartRefused, match="release is empty: there is nothing to serve"):
+        helm.template(CHART, nothing, upgrade=True)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({}, "usecase is empty; pass the promotion's file"),
-        ({"usecase": "flights"}, "there is nothing to serve yet"),
+        ({"usecase": "flights", "canary": canary(25), "splitter": {"kind": "haproxy"}}, "release is empty: there is nothing to serve"),
         (
             values("deployment", canary=canary(25)),
             "canary.weight asks for 25% of the requests, but nothing here divides them: splitter.kind is none; set it to haproxy or gateway-api",
