@@ -43,7 +43,8 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
 CHART = Path(__file__).resolve().parents[2] / "charts" / "platform"
 REDIS_IMAGE = "localhost:5000/crispline-tests/redis:bookworm"
 USER, PASSWORD = "operator", "long enough for mlflow"
-FIRST, LAST = datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 5, tzinfo=UTC)
+# The first schedules of 2013 became known two weeks before.
+FIRST, LAST = datetime(2012, 12, 18, tzinfo=UTC), datetime(2013, 1, 5, tzinfo=UTC)
 
 
 @dataclass
