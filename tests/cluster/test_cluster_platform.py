@@ -60,6 +60,8 @@ class Installation:
     values: Path
     inside: Platform
     runs: int = field(default=0)
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # the entities that are looked up
+    offline: pd.DataFrame = field(default_factory=pd.DataFrame)  # and their features as training has them
 
     def upgrade(self, *arguments: str) -> str:
         return self.helm("upgrade", "--install", "platform", str(CHART), "-n", self.namespace, "-f", str(self.values), "--wait", "--timeout", "6m", *arguments)
@@ -238,14 +240,19 @@ def test_features_that_a_step_publishes_are_served_as_training_sees_them(install
     assert "published" in installed.python("publish", PUBLISH).log
     flights, platform = load_usecase("flights"), installed.inside
     version = current_version(platform.lake_uri, flights, LAST)
-    rows = read_entities(platform.lake_uri, flights, version, LAST - timedelta(hours=6), LAST)
-    offline = request_features(flights, platform, version, rows)
-    assert len(rows) > 50
+    installed.rows = read_entities(platform.lake_uri, flights, version, LAST - timedelta(hours=6), LAST)
+    installed.offline = request_features(flights, platform, version, installed.rows)
+    assert len(installed.rows) > 50
     with installed.kube.forward(installed.namespace, "service/crispline-feature-server", 6566) as url:
         _wait_for_view(url, flights.features.views[0].served_name, flights.features.views[0].feature_names[0])
-        for view in flights.features.views:
-            pd.testing.assert_frame_equal(installed.looked_up(url, view, rows), offline[list(view.feature_names)].reset_index(drop=True), check_exact=True)
+        _as_training_sees_them(installed, url)
         assert httpx.post(f"{url}/push", json={}, timeout=30).status_code == 404, "Feast's routes that write are not served"
+
+
+def _as_training_sees_them(installed: Installation, url: str) -> None:
+    for view in load_usecase("flights").features.views:
+        offline = installed.offline[list(view.feature_names)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(installed.looked_up(url, view, installed.rows), offline, check_exact=True)
 
 
 def _wait_for_view(url: str, view: str, feature: str, seconds: float = 30) -> None:
@@ -267,7 +274,8 @@ def test_lineage_and_records_of_the_steps_are_in_the_object_store(installed: Ins
 
 
 REACH = """
-import socket, sys
+import socket, time
+time.sleep(3)  # policies reach the node a moment after the pod
 for place in {places!r}:
     host, port = place.rsplit(":", 1)
     try:
@@ -335,11 +343,9 @@ def test_features_and_experiments_outlive_their_pods(installed: Installation) ->
 
 def _still_there(installed: Installation) -> None:
     """What was published is looked up through the feature server's HTTP, and the experiment is listed."""
-    flights, platform = load_usecase("flights"), installed.inside
-    version = current_version(platform.lake_uri, flights, LAST)
-    rows = read_entities(platform.lake_uri, flights, version, LAST - timedelta(hours=1), LAST)
+    assert len(installed.rows) > 50 and installed.offline.notna().any(axis=None)
     with installed.kube.forward(installed.namespace, "service/crispline-feature-server", 6566) as url:
-        assert installed.looked_up(url, flights.features.views[0], rows).notna().all(axis=None)
+        _as_training_sees_them(installed, url)
     with installed.kube.forward(installed.namespace, "service/crispline-mlflow", 5000) as url:
         found = httpx.post(f"{url}/api/2.0/mlflow/experiments/search", json={"max_results": 10}, auth=(USER, PASSWORD), timeout=30).json()
         assert "flights" in {each["name"] for each in found["experiments"]}
