@@ -318,7 +318,7 @@ def test_a_schedule_starts_its_run_once(installed: Installation) -> None:
     assert "was started by an earlier try" in said
     with kube.forward(installed.pipelines, "service/ml-pipeline", 8888) as url:
         runs = KubeflowRuns(installed.inside.model_copy(update={"pipelines_url": url})).named("flights-data-1")
-    assert len(runs) == 1 and dict(runs[0].parameters) >= {"usecase": "flights", "start": "last", "end": "now/h"}, runs
+    assert len(runs) == 1 and dict(runs[0].parameters).items() >= {"usecase": "flights", "start": "last", "end": "now/h"}.items(), runs
 
 
 def _succeeded(kube: Cluster, namespace: str, job: str) -> bool:
@@ -383,4 +383,8 @@ def test_uninstalling_leaves_the_volumes_that_the_notes_name(installed: Installa
         "CronJob": kube.batch.list_namespaced_cron_job,
         "NetworkPolicy": kube.networking.list_namespaced_network_policy,
     }
-    assert {kind: [each.metadata.name for each in find(place, label_selector=ours).items] for kind, find in kinds.items()} == {kind: [] for kind in kinds}
+
+    def remaining() -> list[str]:
+        return [f"{kind}/{each.metadata.name}" for kind, find in kinds.items() for each in find(place, label_selector=ours).items]
+
+    kube.wait_for("everything to go", lambda: not remaining(), 90)
