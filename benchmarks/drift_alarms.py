@@ -1,19 +1,31 @@
 """Do drift alarms keep their promise, and do they still see what matters? Ours beside a library's default and a naive test, in one run.
 
-    components/environments/monitoring/.venv/bin/python -m benchmarks.drift_alarms [--streams 400] [--repeats 20]
+    (cd benchmarks && uv sync) && (cd benchmarks/peers && uv sync)
+    benchmarks/.venv/bin/python -m benchmarks.streams.export <folder>
+    components/environments/monitoring/.venv/bin/python -m benchmarks.drift_alarms --real <folder> [--streams 400] [--repeats 20]
 
 Mechanism (stated, generated): days share a weather that moves two of six numeric features, so rows of a day are dependent; 13% of x3 are
 missing; a category of four, a segment of three; the model's probability depends on x0 and x2. Reference: 12 weeks; window: one week; 40
 rows a day. Each stationary stream is a reference and one window of its own, so windows are independent, and the exact binomial interval
-(Clopper and Pearson 1934) holds. Peers see the same rows: alibi-detect's `KSDrift` as it comes (Bonferroni over numeric features), and a
-Kolmogorov-Smirnov test of each feature at 5%.
+(Clopper and Pearson 1934) holds. Peers see the same rows: alibi-detect's `KSDrift` as it comes (Bonferroni over numeric features), Evidently's data
+drift preset as it comes (its verdict on the data set, and whether any column drifts), and a Kolmogorov-Smirnov test of each feature at 5%.
+
+Real streams move, so which alarms on them are false is not known. Here their windows are put into random order first: what is left of time is
+what happens within a window. The first twelve calibrate, the others are tested, again and again; a window's rate of false alarms is its mean
+over the orders in which it was tested, and the interval comes from drawing source windows with replacement.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import json
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +43,7 @@ CATEGORICAL = ("carrier", "origin")
 ROWS_A_DAY, REFERENCE_DAYS, WINDOW_DAYS = 40, 84, 7
 START = "2013-01-03T00:00:00Z"  # a multiple of seven days since the epoch
 MOST_WINDOWS = 6
+CALIBRATING = 12  # windows of a real stream that calibrate
 RESULT = Path(__file__).parent / "results" / "drift_alarms.md"
 Verdict = Callable[[pd.DataFrame], bool]
 
@@ -76,13 +89,57 @@ SUDDEN = (Process(mean=0.8),) * MOST_WINDOWS
 SEASONAL = tuple(Process(mean=0.8 * np.sin(np.pi * number / MOST_WINDOWS)) for number in range(1, MOST_WINDOWS + 1))
 
 
-def verdicts(reference: pd.DataFrame) -> Mapping[str, Verdict]:
+@dataclass
+class Evidently:
+    """The peer in a process of its own: it fits into no environment of crispline."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    numeric: tuple[str, ...] = NUMERIC
+    categorical: tuple[str, ...] = CATEGORICAL
+
+    def against(self, reference: pd.DataFrame) -> Callable[[pd.DataFrame], dict[str, bool]]:
+        """(window) -> its verdicts, asked once for each window."""
+        reference.to_parquet(self.folder / "reference.parquet")
+        asked: dict[int, dict[str, bool]] = {}
+
+        def ask(window: pd.DataFrame) -> dict[str, bool]:
+            if id(window) not in asked:
+                asked.clear()
+                window.to_parquet(self.folder / "window.parquet")
+                files = {name: str(self.folder / f"{name}.parquet") for name in ("reference", "window")}
+                assert self.process.stdin is not None and self.process.stdout is not None
+                print(json.dumps({**files, "numeric": self.numeric, "categorical": self.categorical}), file=self.process.stdin, flush=True)
+                asked[id(window)] = json.loads(self.process.stdout.readline())
+            return asked[id(window)]
+
+        return ask
+
+
+@contextmanager
+def evidently() -> Iterator[Evidently]:
+    peers = Path(__file__).parent / "peers"
+    command = [str(peers / ".venv" / "bin" / "python"), str(peers / "evidently_defaults.py")]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process,
+    ):
+        try:
+            yield Evidently(process, Path(folder))
+        finally:
+            process.terminate()
+
+
+def verdicts(reference: pd.DataFrame, peer: Evidently) -> Mapping[str, Verdict]:
     """Each alarm as a function of a window."""
+    asked = peer.against(reference)
     monitoring = load_usecase("flights").config.monitoring
     fitted: DetectorSet = fit("benchmark", "m1", monitoring, reference, [*NUMERIC, *CATEGORICAL], list(CATEGORICAL))
     library = load_library().KSDrift(_filled(reference), p_val=0.05)
     return {
         "crispline": lambda window: any(result.alarm for result in fitted.test(window)),
+        "Evidently, data set": lambda window: asked(window)["dataset"],
+        "Evidently, any column": lambda window: asked(window)["column"],
         "alibi-detect KSDrift": lambda window: bool(library.predict(_filled(window))["data"]["is_drift"]),
         "KS per feature at 5%": lambda window: any(ks_2samp(reference[name].dropna(), window[name].dropna()).pvalue < 0.05 for name in NUMERIC),
     }
@@ -98,12 +155,12 @@ def upper_end(alarms: int, windows: int, confidence: float = 0.95) -> float:
     return 1.0 if alarms == windows else float(beta.ppf(confidence, alarms + 1, windows - alarms))
 
 
-def stationary(streams: int) -> dict[str, int]:
+def stationary(streams: int, peer: Evidently) -> dict[str, int]:
     """False alarms in one window of each of `streams` streams."""
     found: dict[str, int] = {}
     for seed in range(streams):
         random = np.random.default_rng([1, seed])
-        alarms = verdicts(SOUND.draw(REFERENCE_DAYS, pd.Timestamp(START), random))
+        alarms = verdicts(SOUND.draw(REFERENCE_DAYS, pd.Timestamp(START), random), peer)
         window = SOUND.draw(WINDOW_DAYS, pd.Timestamp(START) + pd.Timedelta(days=REFERENCE_DAYS), random)
         for name, alarm in alarms.items():
             found[name] = found.get(name, 0) + alarm(window)
@@ -112,14 +169,14 @@ def stationary(streams: int) -> dict[str, int]:
     return found
 
 
-def power(repeats: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, str]]]:
+def power(repeats: int, peer: Evidently) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, str]]]:
     """Share of single windows that alarm, by change, peer and grade; and windows until the first alarm, by kind of change and peer."""
     seen = {change: {} for change in GRADED}  # type: dict[str, dict[str, list[float]]]
     waits: dict[str, dict[str, list[int]]] = {}
     start = pd.Timestamp(START) + pd.Timedelta(days=REFERENCE_DAYS)
     for seed in range(repeats):
         random = np.random.default_rng([2, seed])
-        alarms = verdicts(SOUND.draw(REFERENCE_DAYS, pd.Timestamp(START), random))
+        alarms = verdicts(SOUND.draw(REFERENCE_DAYS, pd.Timestamp(START), random), peer)
         for change, grades in GRADED.items():
             for grade, process in enumerate(grades):
                 window = process.draw(WINDOW_DAYS, start, random)
@@ -134,12 +191,66 @@ def power(repeats: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, di
     return seen, {kind: {name: _waited(found) for name, found in by.items()} for kind, by in waits.items()}
 
 
+@dataclass(frozen=True)
+class Shuffled:
+    """One real stream in random orders: source windows, verdicts, mean rate of false alarms of crispline and of KS per feature, and the ends of the
+    95 % interval of crispline's over source windows."""
+
+    name: str
+    windows: int
+    tests: int
+    rate: float
+    low: float
+    high: float
+    naive: float
+
+
+def shuffled(file: Path, orders: int) -> Shuffled:
+    described = json.loads(file.with_suffix(".json").read_text())
+    rows, names, categorical = pd.read_parquet(file), described["features"], described["categorical"]
+    window = timedelta(days=described["window_days"])
+    base = load_usecase("flights").config.monitoring
+    detectors = [choice for choice in base.detectors if choice.subject != "segment_mix"]
+    detectors += [choice.model_copy(update={"column": categorical[0]}) for choice in base.detectors if choice.subject == "segment_mix" and categorical][:1]
+    monitoring = base.model_copy(update={"window": window, "detectors": detectors, "minimum_rows": 30})
+    numeric = [name for name in names if name not in categorical]
+    start = pd.Timestamp(0, tz="UTC")
+    blocks = [part.assign(offset=part["moment"] - part["moment"].min().floor("D")) for _, part in rows.groupby("window")]
+
+    def dated(part: pd.DataFrame, position: int) -> pd.DataFrame:
+        moment = start + position * window + part["offset"].where(part["offset"] < window, pd.Timedelta(window) - pd.Timedelta(microseconds=1))
+        return part.assign(prediction_moment=moment, outside_training=False).rename(columns={"probability": PROBABILITY})
+
+    alarms = np.full((orders, len(blocks)), np.nan)
+    naive = np.full((orders, len(blocks)), np.nan)
+    for order in range(orders):
+        random = np.random.default_rng([3, order])
+        shuffle = random.permutation(len(blocks))
+        reference = pd.concat([dated(blocks[block], position) for position, block in enumerate(shuffle[:CALIBRATING])], ignore_index=True)
+        fitted = fit(file.stem, "m1", monitoring, reference, names, categorical)
+        for position, block in enumerate(shuffle[CALIBRATING:], CALIBRATING):
+            tested = dated(blocks[block], position)
+            alarms[order, block] = any(result.alarm for result in fitted.test(tested))
+            samples = ((reference[name].dropna(), tested[name].dropna()) for name in numeric)
+            naive[order, block] = any(ks_2samp(known, now).pvalue < 0.05 for known, now in samples if len(known) and len(now))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a window that calibrated in every order has no rate
+        by_window = np.nanmean(alarms, axis=0)
+    drawn = np.random.default_rng(4).integers(0, len(blocks), size=(2000, len(blocks)))
+    low, high = np.nanquantile(np.nanmean(by_window[drawn], axis=1), [0.025, 0.975])
+    tests = int(np.isfinite(alarms).sum())
+    print(f"{file.stem}: {np.nanmean(by_window):.3f} of {tests} verdicts", flush=True)
+    return Shuffled(file.stem, len(blocks), tests, float(np.nanmean(by_window)), float(low), float(high), float(np.nanmean(naive)))
+
+
 def _waited(firsts: list[int]) -> str:
     missed = sum(first > MOST_WINDOWS for first in firsts)
     return f"{np.median(firsts):.0f}" + (f" ({missed} of {len(firsts)} never)" if missed else "")
 
 
-def report(streams: int, false: dict[str, int], repeats: int, seen: dict[str, dict[str, list[float]]], waits: dict[str, dict[str, str]]) -> str:
+def report(
+    streams: int, false: dict[str, int], repeats: int, seen: dict[str, dict[str, list[float]]], waits: dict[str, dict[str, str]], real: list[Shuffled]
+) -> str:
     promise = 1 / load_usecase("flights").config.monitoring.false_alarms
     kept = upper_end(false["crispline"], streams) <= 1.25 * promise
     lines = [
@@ -152,6 +263,9 @@ def report(streams: int, false: dict[str, int], repeats: int, seen: dict[str, di
         *(f"| {change} | " + " | ".join(" / ".join(f"{value:.2f}" for value in by[name]) for name in false) + " |" for change, by in seen.items()), "",
         f"| windows until the first alarm, median of {repeats} | " + " | ".join(false) + " |", "|---|" + "---|" * len(false),
         *(f"| {kind} | " + " | ".join(by[name] for name in false) + " |" for kind, by in waits.items()), "",
+        f"| real streams, windows in random order, {CALIBRATING} calibrate | source windows | verdicts | false alarms | 95% over source windows | KS per feature at 5% |",
+        "|---|---|---|---|---|---|",
+        *(f"| {one.name} | {one.windows} | {one.tests} | {one.rate:.3f} | {one.low:.3f} to {one.high:.3f} | {one.naive:.2f} |" for one in real), "",
         "A peer that alarms on every second unchanged window also alarms on every changed one: read its power beside its false alarms.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -161,11 +275,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--real", type=Path, required=True, help="folder that benchmarks.streams.export wrote")
+    parser.add_argument("--orders", type=int, default=10, help="random orders of each real stream's windows")
     parser.add_argument("--result", type=Path, default=RESULT)
     given = parser.parse_args()
-    false = stationary(given.streams)
-    seen, waits = power(given.repeats)
-    given.result.write_text(report(given.streams, false, given.repeats, seen, waits))
+    real = [shuffled(file, given.orders) for file in sorted(given.real.glob("*.parquet"))]
+    with evidently() as peer:
+        false = stationary(given.streams, peer)
+        seen, waits = power(given.repeats, peer)
+    given.result.write_text(report(given.streams, false, given.repeats, seen, waits, real))
     print(given.result.read_text())
 
 

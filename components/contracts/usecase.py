@@ -61,7 +61,7 @@ QUALITY_CHECKS: dict[str, str] = {
     "leakage": "data_engineering.features: no feature changes when later-known values change; evaluation gate on too-good features",
     "rows_preserved": "data_engineering.features: the point-in-time join returns exactly the rows that it was asked for",
     "embargo": "data_engineering.split: no training label becomes known after the first test prediction",
-    "reproducibility": "model_engineering.train: data version, code version, lock and seed are recorded; same bytes again",
+    "reproducibility": "evaluation gate: trained again from its record (data version, parameters, seed), the model answers the same",
     "baseline": "evaluation gate: better than a constant and a simple model",
     "champion_comparison": "evaluation gate: not worse than the champion on the same rows, by a paired interval",
     "slices": "evaluation gate: no slice below its limit",

@@ -8,14 +8,14 @@ from components.contracts.evaluation import EvaluationResult, GateReport, GateVe
 from components.contracts.records import Record, record_id
 from components.evaluation.gates import lineage_of
 
-CHECKS = ("leakage", "baseline", "champion_comparison", "slices", "calibration", "robustness", "latency")
+CHECKS = ("leakage", "baseline", "champion_comparison", "slices", "calibration", "robustness", "reproducibility", "latency")
 
 
 def check_of(verdict: GateVerdict) -> str | None:
     """The quality check that a gate is evidence for; None for a gate that covers no check by itself (a threshold on AUC)."""
     if verdict.kind == "threshold":
         return "calibration" if verdict.metric == "calibration_error" else None
-    if verdict.kind in ("freshness", "reproducibility"):  # the server and the training leave checks of these names
+    if verdict.kind == "freshness":  # the check of this name is the server's
         return None
     return {
         "champion": "champion_comparison",

@@ -8,28 +8,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.contracts.artifacts import CodeVersion, DatasetManifest
+from components.contracts.artifacts import DatasetManifest
 from components.contracts.evaluation import Reproduction
 from components.contracts.loading import LoadedUseCase
 from components.evaluation.bootstrap import FloatArray
 from components.model_server.scoring import ScoringModel
 
-_NO_CODE = CodeVersion(commit="", dirty=False, tree_hash="", lock_hash="")
-
 
 def measure_reproduction(
     usecase: LoadedUseCase, dataset: pd.DataFrame, manifest: DatasetManifest, model: Path, test: pd.DataFrame, probability: FloatArray
 ) -> Reproduction:
-    """Fit once more with the recorded parameters and the use case's seed. `probability`: the judged model's on `test` [rows].
+    """Fit once more with the recorded parameters and seed, the rows in reverse order. `probability`: the judged model's on `test` [rows].
 
-    Raises FileNotFoundError when the model's folder holds no training record.
+    Raises FileNotFoundError when the model's folder holds no training record, IntegrityError when it is that of another dataset or use case.
     """
-    from components.model_engineering.train import prepare, read_training, train
+    from components.model_engineering.train import prepare, read_training, reproduce
 
     recorded = read_training(model)
     with tempfile.TemporaryDirectory(prefix="reproduction-") as scratch:
-        train(usecase, prepare(usecase, dataset), manifest, recorded.parameters, _NO_CODE, Path(scratch))
-        again = read_training(Path(scratch))
+        again = reproduce(usecase, prepare(usecase, dataset.iloc[::-1]), manifest, recorded, Path(scratch))
         difference = float(np.abs(ScoringModel.load(Path(scratch)).predict_probability(test) - probability).max())
     same = (again.model_hash, again.calibrator_hash) == (recorded.model_hash, recorded.calibrator_hash)
     return Reproduction(same_bytes=same, largest_difference=difference)

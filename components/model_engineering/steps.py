@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-import pandas as pd
-
 from components.contracts.artifacts import DatasetManifest, ModelManifest
+from components.contracts.errors import CrisplineError
 from components.contracts.loading import load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
 from components.contracts.storage import storage_path
 from components.model_engineering.rows import labelled_rows, read_dataset
-from components.model_engineering.train import prepare, read_training, reproduce, train
+from components.model_engineering.train import prepare, read_training, train
 from components.model_server.scoring import MANIFEST_FILE
 
 
@@ -42,16 +40,17 @@ def run_train(usecase: str, dataset: str, manifest: str, best: str, model: str, 
 
 
 def run_track(usecase: str, dataset: str, manifest: str, best: str, model: str, baseline: str, cause: str, tracked: str) -> None:
-    """Log to MLflow, build the model again from what was recorded, and write the records `training` and `check` (reproducibility)."""
+    """Log to MLflow and write the record `training`."""
     from components.model_engineering.tracking import track
     from components.model_engineering.tune import Tuned
 
-    loaded, platform, description = load_usecase(usecase), Platform.load(), _manifest(manifest)
+    platform, description = Platform.load(), _manifest(manifest)
+    if description.usecase != usecase:
+        raise CrisplineError(f"{manifest} is a dataset of {description.usecase!r}, not of {usecase!r}; give the manifest that build_features wrote")
     frame = read_dataset(dataset)
     tuned = Tuned.model_validate_json(Path(best).read_text())
     result = track(platform, description, labelled_rows(frame, "train").frame.head(5), tuned, Path(model), Path(baseline), cause)
     record_training(RecordStore(platform.records_uri), description, Path(model), result.run_id, cause)
-    record_reproducibility(RecordStore(platform.records_uri), loaded.name, frame, description, Path(model))
     Path(tracked).write_text(result.model_dump_json(indent=1) + "\n")
 
 
@@ -77,33 +76,6 @@ def record_training(store: RecordStore, manifest: DatasetManifest, model_folder:
                 cause=cause,
                 code_version=model.code.commit or model.code.tree_hash,
             ),
-        )
-    )
-
-
-def record_reproducibility(store: RecordStore, usecase: str, dataset: pd.DataFrame, manifest: DatasetManifest, model_folder: Path) -> Record:
-    """Train once more with the rows in another order and compare the bytes; a difference is a failed check, not an error of the step."""
-    from components.contracts.errors import IntegrityError
-
-    loaded, training = load_usecase(usecase), read_training(model_folder)
-    model = ModelManifest.model_validate_json((model_folder / MANIFEST_FILE).read_text())
-    with tempfile.TemporaryDirectory(prefix="crispline-reproduce-") as folder:
-        try:
-            reproduce(loaded, prepare(loaded, dataset.iloc[::-1]), manifest, training, Path(folder))
-            outcome, reason = "passed", "Trained again from the recorded dataset, parameters and seed, rows in reverse order: the same bytes."
-        except IntegrityError as error:
-            outcome, reason = "failed", str(error)
-    return store.append(
-        Record(
-            kind="check",
-            id=record_id("reproducibility", loaded.name, model.version, manifest.content_hash, model.code.tree_hash),
-            usecase=loaded.name,
-            event_time=manifest.data_version.as_of,
-            outcome=outcome,
-            reason=reason,
-            inputs={"model_hash": training.model_hash, "calibrator_hash": training.calibrator_hash},
-            details={"check": "reproducibility", "code": model.code.model_dump(mode="json"), "seed": training.seed},
-            lineage=Lineage(data_version=manifest.data_version.id, dataset=manifest.id, model_version=model.version),
         )
     )
 

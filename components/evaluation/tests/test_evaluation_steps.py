@@ -20,6 +20,7 @@ from components.contracts.loading import LoadedUseCase
 from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
 from components.contracts.usecase import Slice
+from components.evaluation.checks import CHECKS
 from components.evaluation.comparison import IncomparableChampion, load_champion, require_comparable
 from components.evaluation.slices import parts_of
 from components.evaluation.steps import run_evaluation, run_judge
@@ -83,7 +84,7 @@ def test_the_steps_write_result_pages_and_records(usecase: LoadedUseCase, platfo
     assert run_judge("flights", evaluation=written["evaluation"], cause="first", gates=tmp_path / "gates") == "passed", "judging again changes nothing"
     store = RecordStore(platform.records_uri)
     assert [record.outcome for record in store.list("gates")] == ["passed"]
-    assert len(list(store.list("check"))) == 7
+    assert len(list(store.list("check"))) == len(CHECKS)
     assert [record.outcome for record in store.list("evaluation")] == ["measured"]
     assert json.loads((tmp_path / "gates").read_text())["outcome"] == "passed"
     assert all(record.event_time == result.event_time for record in store.list("check"))
