@@ -6,6 +6,7 @@ not, and the tests skip and say so.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -143,9 +144,21 @@ def gitops(kube: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield found
     finally:
         os.environ.pop("XDG_CACHE_HOME") if before is None else os.environ.update(XDG_CACHE_HOME=before)
-        for each in reversed(objects):
+        for each in [each for each in reversed(objects) if each["kind"] != "AppProject"]:
             kube.delete(each["apiVersion"], each["kind"], each["metadata"]["name"], "argocd")
+        # An Application takes its objects away with it as long as its project is there.
+        with contextlib.suppress(AssertionError):
+            kube.wait_for("the Applications' end", lambda: not _applications(kube), 120)
+        kube.delete(ARGO["api_version"], "AppProject", PROJECT, "argocd")
         kube.delete("v1", "Namespace", namespace)
+
+
+def _applications(kube: Cluster) -> list[str]:
+    """Those of the test's environment that are still there."""
+    found = kube.custom.list_namespaced_custom_object(
+        "argoproj.io", "v1alpha1", "argocd", "applications", label_selector=f"crispline.io/environment={ENVIRONMENT}"
+    )
+    return [each["metadata"]["name"] for each in found["items"]]
 
 
 def compared(found: GitOps) -> bool:
@@ -158,9 +171,9 @@ def in_seconds(kube: Cluster, what: str, look: Callable[[], bool], began: float,
 
 
 def test_before_the_first_promotion_the_namespace_is_there_and_nothing_is_served(gitops: GitOps) -> None:
-    found = gitops.kube.get("v1", "Namespace", gitops.namespace)
-    assert found is not None and found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert gitops.kube.get("v1", "ResourceQuota", "crispline", gitops.namespace) is not None
+    found = gitops.kube.wait_for("the namespace", lambda: gitops.kube.get("v1", "Namespace", gitops.namespace), 60)
+    assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    gitops.kube.wait_for("its quota", lambda: gitops.kube.get("v1", "ResourceQuota", "crispline", gitops.namespace), 60)
     assert gitops.deployment() is None
     application = gitops.application()
     assert application["spec"]["project"] == PROJECT and application["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}

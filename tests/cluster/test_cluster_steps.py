@@ -181,7 +181,7 @@ def finished(installation: Installation) -> Installation:
         step("data_engineering.load_data_version", id=out["resolved"])
         out["claimed again"], _ = both(
             ("deployment.claim", {"cause": "cause-1", "run": "run-2"}),
-            ("data_engineering.build_features", {"training_start": "2013-02-01T00:00:00Z"}),
+            ("data_engineering.build_features", {"training_start": "2013-01-01T00:00:00Z"}),
         )
         out["feasible"], _ = both(("understanding.assess_feasibility", {}), ("understanding.profile", {}))
         both(("model_engineering.tune", {"trials": 2}), ("understanding.summarise_feedback", {"as_of": TRAINED}))
