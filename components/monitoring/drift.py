@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from components.monitoring.detectors.fitting import DetectorSet
 
 LOST_EVENTS: Literal["lost_events"] = "lost_events"
+STALE_FEATURES = "stale_features"
 _DOWNSTREAM = ("joint_drift", "prediction_drift", "class_mix_drift")  # what a broken input moves along with itself
 _CHECKS = {
     "data_drift": ("data_drift", "joint_drift", "prediction_drift", "data_quality"),
@@ -88,7 +89,8 @@ def _warned(rows: pd.DataFrame, says: Callable[[str], bool]) -> int:
 
 
 def attribute_to_faults(results: Sequence[DetectorResult]) -> tuple[tuple[DetectorResult, ...], tuple[str, ...]]:
-    """Tell faults from drift: where values went missing, neither the same column's drift nor what it does downstream is an alert of its own.
+    """Tell faults from drift: where values went missing, are stuck or in another unit, neither the same column's drift nor what it does downstream is
+    an alert of its own.
 
     Returns the results, with those alarms taken back, and the names of the detectors concerned. Statistics stay as they are.
     """
@@ -101,7 +103,7 @@ def attribute_to_faults(results: Sequence[DetectorResult]) -> tuple[tuple[Detect
         by_column = result.kind in ("data_drift", "segment_mix_drift") and not others
         if result.alarm and (result.kind in _DOWNSTREAM or by_column):
             attributed.append(result.detector)
-            result = result.model_copy(update={"alarm": False, "effect": f"follows from missing values of {', '.join(sorted(faulty))}: {result.effect}"})
+            result = result.model_copy(update={"alarm": False, "effect": f"follows from a fault of {', '.join(sorted(faulty))}: {result.effect}"})
         elif result.alarm and result.kind == "data_drift":
             result = result.model_copy(update={"subject": ", ".join(part.part for part in others), "effect": "; ".join(part.text for part in others[:5])})
         kept.append(result)
@@ -109,7 +111,7 @@ def attribute_to_faults(results: Sequence[DetectorResult]) -> tuple[tuple[Detect
 
 
 def alerts_of(drift: WindowDrift, monitoring: Monitoring) -> list[Alert]:
-    """One alert for each detector that alarmed, and one for lost events above the limit."""
+    """One alert for each detector that alarmed, one for lost events above the limit, and one for a feed that is late: stale answers above theirs."""
 
     def alert(
         kind: AlertKind | Literal["lost_events"], detector: str, subject: str, statistic: float, threshold: float, effect: str, details: dict[str, float]
@@ -150,6 +152,10 @@ def alerts_of(drift: WindowDrift, monitoring: Monitoring) -> list[Alert]:
         found.append(
             alert(LOST_EVENTS, LOST_EVENTS, "prediction log", lost.share, monitoring.maximum_lost_share, effect, {"seen": lost.seen, "lost": lost.lost})
         )
+    stale = drift.stale_rows / drift.rows if drift.rows else 0.0
+    if stale > monitoring.maximum_stale_share:
+        effect = f"{drift.stale_rows} of {drift.rows} answers rested on values that were too old, or found no feature server ({100 * stale:.1f}%)"
+        found.append(alert("data_quality", STALE_FEATURES, "feature views", stale, monitoring.maximum_stale_share, effect, {"stale": drift.stale_rows}))
     return found
 
 

@@ -20,6 +20,7 @@ from components.monitoring.detectors.alibi import AlibiDetect
 from components.monitoring.detectors.base import PROBABILITY, AlertKind, DetectorResult, Frozen, TwoSampleTest
 from components.monitoring.detectors.calibration import Blocks, Calibration, calibrate, cut_blocks, even_sample, judge
 from components.monitoring.detectors.effect import Categories, FeatureComparison, JointComparison, PredictionComparison
+from components.monitoring.detectors.faults import diagnose
 from components.monitoring.detectors.mix import ClassMixComparison, MissingComparison, SegmentMixComparison
 
 LIBRARIES: dict[str, type[TwoSampleTest]] = {"alibi_detect": AlibiDetect}
@@ -63,7 +64,7 @@ class DetectorSet:
     sample: pd.DataFrame
 
     def test(self, window: pd.DataFrame) -> list[DetectorResult]:
-        """Judge a window [rows, features + PROBABILITY]; beyond 20,000 rows an even sample of it."""
+        """Judge a window [rows, features + PROBABILITY]; beyond 20,000 rows an even sample of it. Alarms that a fault explains have it as a last result."""
         rows = window.iloc[even_sample(np.arange(len(window)), MAXIMUM_WINDOW)]
         outside = self.sample[self.sample["outside_training"]]
         results = []
@@ -71,7 +72,9 @@ class DetectorSet:
             reference = outside if detector.outside_training else self.sample
             differences = detector.comparison.compare(LIBRARIES[detector.library](), reference, rows)
             results.append(judge(detector.name, detector.kind, detector.calibration, differences, len(window)))
-        return results
+        numeric = [name for detector in self.file.detectors if isinstance(detector.comparison, FeatureComparison) for name in detector.comparison.numeric]
+        faults = diagnose(self.sample, rows, results, numeric, LIBRARIES[self.file.detectors[0].library]())
+        return results if faults is None else [*results, faults]
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from components.contracts.errors import CrisplineError, InvalidData
 from components.contracts.usecase import Detector, Monitoring
 from components.monitoring.detectors.alibi import AlibiDetect, load_library
 from components.monitoring.detectors.base import PROBABILITY, DetectorResult
+from components.monitoring.detectors.faults import FAULTS
 from components.monitoring.detectors.fitting import MISSING_VALUES, DetectorSet, fit
 from components.monitoring.drift import attribute_to_faults
 
@@ -68,6 +69,37 @@ def test_a_null_column_is_a_data_quality_fault_and_not_drift(fitted: DetectorSet
     assert found[MISSING_VALUES].kind == "data_quality"
     assert found[MISSING_VALUES].subject == "x2"
     assert "predictions" in attributed
+
+
+@pytest.mark.ml_test("monitoring-2")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda values, random: np.where(random.uniform(size=len(values)) < 0.4, 0.31, values), "stuck at 0.31"),
+        (lambda values, _: values * 1.609344, "miles and kilometres"),
+        (lambda values, _: (values - 32) / 1.8, "Celsius instead of Fahrenheit"),
+        (lambda values, _: values / 1000, "a thousandfold prefix"),
+    ],
+)
+def test_a_stuck_sensor_and_another_unit_are_faults_and_not_drift(
+    period: Period, features: list[str], categorical: list[str], monitoring: Monitoring, fault: Callable[..., np.ndarray], said: str
+) -> None:
+    def measured(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(x2=60 + 15 * frame["x2"])  # a thermometer in Fahrenheit
+
+    fitted = fit("flights", "m1", monitoring, measured(period(84, "2013-01-03T00:00:00Z", 1)), features, categorical)
+    window = measured(period(7, WINDOW_START, 99))
+    window["x2"] = fault(window["x2"].to_numpy(), np.random.default_rng(3))
+    results, attributed = attribute_to_faults(fitted.test(window))
+    found = alarms(list(results))
+    assert set(found) == {FAULTS} and "features" in attributed
+    assert (found[FAULTS].kind, found[FAULTS].subject) == ("data_quality", "x2") and said in found[FAULTS].effect
+
+
+def test_drift_is_not_taken_for_a_fault(fitted: DetectorSet, period: Period) -> None:
+    for seed in range(5):
+        found = alarms(fitted.test(period(7, WINDOW_START, 200 + seed, shift=1.5)))
+        assert "features" in found and FAULTS not in found
 
 
 def test_a_fault_hides_no_drift_of_another_feature(fitted: DetectorSet, period: Period) -> None:
