@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -27,6 +28,22 @@ FIELD_MANAGER = "crispline-tests"
 ARBITRARY_USER = 1234567
 POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": ARBITRARY_USER, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER_SECURITY: Object = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+_AT_THE_START = dict(os.environ)
+
+
+@contextlib.contextmanager
+def session_environment() -> Iterator[None]:
+    """The environment as it was when the tests began, for a program of this machine (a builder keeps its caches where XDG_CACHE_HOME says)."""
+    now = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(_AT_THE_START)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(now)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ USECASE = "slice"
 DATA = "/data"
 EXTRA_PACKAGE = "humanize==4.15.0"  # in no lock of ours
 HISTORY_START, TRAINED, LABELLED = "2012-12-18T00:00:00Z", "2013-03-01T00:00:00Z", "2013-03-22T00:00:00Z"
+SHARD_ROWS = 1500
 SCORED_FROM, SCORED_TO = TRAINED, "2013-03-06T00:00:00Z"
 CHANGES = {
     "name": USECASE,
@@ -91,6 +94,7 @@ class Installation:
     artifacts: dict[str, Path] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     ended: dict[str, Ended] = field(default_factory=dict)
+    numbers: dict[str, Iterator[int]] = field(default_factory=lambda: defaultdict(count))  # of the Jobs of each step
 
     def volumes(self) -> dict[str, Any]:
         return {DATA: {"persistentVolumeClaim": {"claimName": "data"}}, "/etc/crispline": {"configMap": {"name": "crispline-platform"}}}
@@ -101,7 +105,7 @@ class Installation:
         called = steps_of(component)[step]
         inputs = called.component_spec.inputs or {}
         given = {each: self.artifacts[each] for each, spec in inputs.items() if spec.type.startswith("system.")}
-        label = f"{step}-{len([each for each in self.ended if each.startswith(name)])}".replace("_", "-")
+        label = f"{step}-{next(self.numbers[name])}".replace("_", "-")
         prepared = prepare_step(called, {"usecase": USECASE, **given, **parameters}, Path(DATA) / "artifacts" / label)
         ended = self.kube.run_job(
             self.namespace,
@@ -200,10 +204,13 @@ def finished(installation: Installation) -> Installation:
         step("data_engineering.resolve_data_version", as_of=LABELLED)
         out["entities"] = step("data_engineering.entities_to_score", start=SCORED_FROM, end=SCORED_TO, release=out["after"])
         installation.artifacts["dataset"] = installation.artifacts["entities"]
-        out["shards"] = step("deployment.list_shards", shard_rows=400)
-        for first in out["shards"]:
-            step("deployment.score_batch", environment="dev", release=out["after"], first_row=first, shard_rows=400)
-        out["performance"] = step("monitoring.assess_performance", window_start=SCORED_FROM, window_end=SCORED_TO, as_of=LABELLED)
+        out["shards"] = step("deployment.list_shards", shard_rows=SHARD_ROWS)
+        shards = [{"environment": "dev", "release": out["after"], "first_row": first, "shard_rows": SHARD_ROWS} for first in out["shards"]]
+        both(*(("deployment.score_batch", shard) for shard in shards))
+        out["performance"], out["skew"] = both(
+            ("monitoring.assess_performance", {"window_start": SCORED_FROM, "window_end": SCORED_TO, "as_of": LABELLED}),
+            ("evaluation.check_serving_skew", {"release": out["after"]}),
+        )
         out["emitted"], out["withdrawn"] = both(("monitoring.emit", {}), ("data_engineering.withdraw", {}))
     return installation
 
@@ -223,6 +230,7 @@ def test_what_the_steps_returned_is_what_a_pipeline_branches_on(finished: Instal
     assert out["notified"] == "succeeded" and len(out["shards"]) > 1
     assert out["after"] == out["bundle"] and len(out["commit"]) == 40
     assert out["entities"] > 500 and out["performance"] in ("below", "held")
+    assert out["skew"] == "passed", "what was scored is what the training join gives"
     assert out["emitted"] == "0" and out["withdrawn"].startswith("2013-03-01")
 
 
