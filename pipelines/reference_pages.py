@@ -101,7 +101,7 @@ def events_page() -> str:
         "202 with `duplicate`, 400 for what is no CloudEvent, 413 above 1 MiB, 422 for an unknown type, a payload that breaks the contract, or "
         "another use case's event."
     )
-    for model in (events.Alert, events.Performance, events.Trial):
+    for model in (events.Alert, events.Performance, events.MixExpectation, events.Trial):
         parts.append(f"## {model.__name__}\n\n{docstring(model)}\n\n" + keys_table(model, EVENTS))
     parts.append('## The answer\n\nBody of a response event: `{"jsonData": PredictResponse, "meta": {"puid": request id}}`.')
     for answer in (serving.PredictResponse, serving.ModelInfo, serving.Prediction):

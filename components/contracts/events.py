@@ -54,11 +54,22 @@ class Trial(BaseModel):
     windows: dict[str, float]
 
 
+class MixExpectation(BaseModel):
+    """The metric to expect from the parts' performance in the reference and this window's mix of them; `reference`: with the reference's own mix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+    reference: float
+
+
 class Performance(BaseModel):
     """Performance of one model in one window: estimated until `labelled_share` allows measuring.
 
     `sampling_error` and `backtest_error` are standard errors in units of the metric; an estimate assumes that there is no concept drift.
-    `explained`: what the inputs alone would lead one to expect (CBPE on the same rows); concept drift = measured below it.
+    `mix`: by slice, what its mix alone would lead one to expect. `explained`: what the inputs alone would lead one to expect (CBPE on the same rows); concept drift = measured below it.
     `log_loss` per row, `expected_log_loss` if the probabilities were right, `log_loss_error` the standard error of their difference.
     `loss_price`: money that an increase of 1 in log loss per row costs per row, by the declared costs of errors.
     """
@@ -85,6 +96,7 @@ class Performance(BaseModel):
     concept_drift: bool = False
     assumption: str = ""
     slices: dict[str, float] = {}
+    mix: dict[str, MixExpectation] = {}
     outcomes: dict[str, int] = {}
     log_loss: float | None = None
     expected_log_loss: float | None = None

@@ -46,7 +46,7 @@ TOKEN = "Basic " + base64.b64encode(b"crispline-canary:secret-of-the-test").deco
 CONTROLLER = "crispline-canary-controller"
 # Small samples and wide margins, so that a test takes minutes: the rule itself is measured by benchmarks/canary_rule.py.
 RULE: Object = {
-    "first_look": 25, "minimum_requests": 100, "error_margin": 0.1, "slow_seconds": 2.5, "slow_margin": 0.2, "drift_margin": 0.6, "minimum_hold": "5s",
+    "first_look": 25, "minimum_requests": 100, "error_margin": 0.1, "slow_seconds": 2.5, "slow_margin": 0.2, "drift_margin": 0.6, "minimum_hold": "45s",
 }  # fmt: skip
 ARGO = "argoproj.io/v1alpha1"
 

@@ -197,6 +197,7 @@ def test_every_window_was_estimated_and_the_labelled_one_measured(finished: Fini
     assert estimated >= {SETTINGS.start + number * WINDOW for number in range(4)}
     measured = finished.performance("measured")
     assert [each.window_start for each in measured] == [SETTINGS.start]
+    assert all("origin" in each.mix and each.mix["origin"].low <= each.mix["origin"].value <= each.mix["origin"].high for each in measured)
     assert measured[0].labelled_share > 0.9 and 0 <= measured[0].low <= measured[0].value <= measured[0].high <= 1
 
 

@@ -59,6 +59,8 @@ class Comparison(Protocol):
 
 
 class PartResult(Frozen):
+    """`relevance`: of a drifted feature, the points of probability by which it moves the predictions (`components.monitoring.detectors.relevance`)."""
+
     part: str
     statistic: float
     threshold: float
@@ -67,6 +69,7 @@ class PartResult(Frozen):
     unit: str
     text: str
     alarm: bool
+    relevance: float | None = None
 
 
 class DetectorResult(Frozen):

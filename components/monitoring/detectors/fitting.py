@@ -22,6 +22,7 @@ from components.monitoring.detectors.calibration import Blocks, Calibration, cal
 from components.monitoring.detectors.effect import Categories, FeatureComparison, JointComparison, PredictionComparison
 from components.monitoring.detectors.faults import diagnose
 from components.monitoring.detectors.mix import ClassMixComparison, MissingComparison, SegmentMixComparison
+from components.monitoring.detectors.relevance import weigh
 
 LIBRARIES: dict[str, type[TwoSampleTest]] = {"alibi_detect": AlibiDetect}
 DETECTORS_FILE, SAMPLE_FILE = "detectors.json", "sample.parquet"
@@ -74,7 +75,8 @@ class DetectorSet:
             results.append(judge(detector.name, detector.kind, detector.calibration, differences, len(window)))
         numeric = [name for detector in self.file.detectors if isinstance(detector.comparison, FeatureComparison) for name in detector.comparison.numeric]
         faults = diagnose(self.sample, rows, results, numeric, LIBRARIES[self.file.detectors[0].library]())
-        return results if faults is None else [*results, faults]
+        weighed = weigh(results, self.sample, rows)
+        return weighed if faults is None else [*weighed, faults]
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

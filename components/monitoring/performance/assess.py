@@ -13,7 +13,7 @@ import numpy as np
 
 from components.contracts.durations import floor_to, format_moment
 from components.contracts.errors import InvalidData
-from components.contracts.events import Performance, Trial
+from components.contracts.events import MixExpectation, Performance, Trial
 from components.contracts.loading import LoadedUseCase, load_usecase
 from components.contracts.platform import Platform
 from components.contracts.records import Lineage, Record, RecordStore, record_id
@@ -96,7 +96,7 @@ def read_performance(platform: Platform, usecase: str, until: datetime) -> list[
 
 
 def read_reference(bundles_uri: str, release: str) -> pd.DataFrame:
-    """The labelled test rows of a release: columns prediction_moment, probability, label. No fitting step has seen them."""
+    """The labelled test rows of a release: prediction_moment, probability, label and every feature. No fitting step has seen them."""
     return _reference(bundles_uri, release).copy()
 
 
@@ -111,7 +111,7 @@ def _reference(bundles_uri: str, release: str) -> pd.DataFrame:
     absent = [name for name in needed if name not in frame.columns]
     if absent:
         raise InvalidData(f"reference.parquet of release {release[:12]} lacks {', '.join(absent)}\n    remedy: fit the detectors again and make a new release")
-    rows = frame.loc[(frame["split"] == "test") & frame["label"].notna(), needed]
+    rows = frame.loc[(frame["split"] == "test") & frame["label"].notna()]
     return rows.astype({"label": "int64", "probability": "float64"}).reset_index(drop=True)
 
 
@@ -128,7 +128,7 @@ def _assess(
     found = None
     if part.labelled_share >= MEASURED_FROM and len(part.labelled) >= usecase.config.monitoring.minimum_rows:
         trial = live_trial(usecase, platform, release, start, end, as_of, read_performance(platform, usecase.name, as_of), block_length(end - start))
-        found = _measured(usecase, part, record, trial, ids["measured"], model, start, end, as_of)
+        found = _measured(usecase, part, reference, record, trial, ids["measured"], model, start, end, as_of)
     if found is None:
         stored = records.find("performance", ids["estimated"])
         if stored is not None:
@@ -145,6 +145,7 @@ def _assess(
 def _measured(
     usecase: LoadedUseCase,
     part: JoinedWindow,
+    reference: pd.DataFrame,
     record: list[cbpe.Difference],
     trial: Trial | None,
     id: str,
@@ -180,6 +181,7 @@ def _measured(
         explained=result.explained,
         concept_drift=result.concept_drift,
         slices=_by_slice(usecase, rows, lambda mask: metric_value(metric, label[mask], probability[mask])),
+        mix=_from_mix(usecase, reference, rows),
         outcomes=part.outcomes,
         log_loss=loss.value,
         expected_log_loss=loss.expected,
@@ -221,8 +223,35 @@ def _estimated(
         backtest_error=result.backtest_error,
         assumption=f"{cbpe.ASSUMPTION} Its error is taken from {result.record} earlier comparisons with the truth.",
         slices=_by_slice(usecase, part.rows, lambda mask: cbpe.expected_metric(metric, probability[mask])),
+        mix=_from_mix(usecase, reference, part.rows),
         outcomes=part.outcomes,
     )
+
+
+def _from_mix(usecase: LoadedUseCase, reference: pd.DataFrame, rows: pd.DataFrame) -> dict[str, MixExpectation]:
+    """For each slice whose column both the reference and the log have."""
+    from components.monitoring.performance.mix import expected_from_mix
+
+    columns = usecase.config.data.tables[usecase.config.data.prediction.table].columns
+    metric, confidence = usecase.config.retraining.metric, usecase.config.evaluation.confidence
+    found = {}
+    for part in usecase.config.evaluation.slices:
+        if part.column in rows.columns and part.column in reference.columns:
+            segments = [_segment(frame, part, columns.get(part.column)) for frame in (reference, rows)]
+            expected = expected_from_mix(metric, reference, segments[0], segments[1], confidence)
+            if expected is not None:
+                found[part.name] = expected
+    return found
+
+
+def _segment(rows: pd.DataFrame, part: Slice, column: Column | None) -> pd.Series[str]:
+    """Each row's part."""
+    import pandas as pd
+
+    segment = np.full(len(rows), "", dtype=object)
+    for name, mask in _parts_of(rows, part, column):
+        segment[mask] = name
+    return pd.Series(segment.astype(str), index=rows.index)
 
 
 def _metric(usecase: LoadedUseCase) -> str:
@@ -258,6 +287,9 @@ def _store(records: RecordStore, found: Performance, release: str) -> None:
     reason += f"; promised is at least {found.threshold:g}" + (
         "; the inputs alone explain " + f"{found.explained:.3f}: concept drift" if found.concept_drift else ""
     )
+    moved = max(found.mix.items(), key=lambda each: abs(each[1].value - each[1].reference), default=None)
+    if moved is not None and abs(moved[1].value - moved[1].reference) >= 0.005:  # below that nobody would round differently
+        reason += f"; the mix by {moved[0]} alone moves it by {moved[1].value - moved[1].reference:+.3f} ({moved[1].low:.3f} to {moved[1].high:.3f} expected)"
     record = records.append(
         Record(
             kind="performance",

@@ -96,6 +96,19 @@ def test_a_stuck_sensor_and_another_unit_are_faults_and_not_drift(
     assert (found[FAULTS].kind, found[FAULTS].subject) == ("data_quality", "x2") and said in found[FAULTS].effect
 
 
+def test_drift_counts_by_what_it_does_to_the_predictions(fitted: DetectorSet, period: Period) -> None:
+    """x0 is what the model uses most, x5 nothing that it uses: x5 moves further and comes last."""
+    window = period(7, WINDOW_START, 99, shift=1.0)
+    window["x5"] += 2.0
+    found = alarms(fitted.test(window))["features"]
+    relevance = {part.part: part.relevance for part in found.parts if part.alarm}
+    effect = {part.part: part.effect for part in found.parts if part.alarm}
+    assert effect["x5"] > effect["x0"]
+    assert relevance["x0"] is not None and relevance["x5"] is not None
+    assert relevance["x0"] > 5 > 2 > relevance["x5"]
+    assert found.subject.split(", ")[0] == "x0" and "moves the predictions by" in found.effect
+
+
 def test_drift_is_not_taken_for_a_fault(fitted: DetectorSet, period: Period) -> None:
     for seed in range(5):
         found = alarms(fitted.test(period(7, WINDOW_START, 200 + seed, shift=1.5)))
