@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -34,16 +37,19 @@ _AT_THE_START = dict(os.environ)
 
 
 @contextlib.contextmanager
-def session_environment() -> Iterator[None]:
-    """The environment as it was when the tests began, for a program of this machine (a builder keeps its caches where XDG_CACHE_HOME says)."""
+def building() -> Iterator[None]:
+    """While an image is built: one at a time on this machine, and in the environment that the tests began with, since a builder keeps its caches where
+    XDG_CACHE_HOME says."""
     now = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(_AT_THE_START)
-    try:
-        yield
-    finally:
+    with (Path(tempfile.gettempdir()) / "crispline-cluster-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         os.environ.clear()
-        os.environ.update(now)
+        os.environ.update(_AT_THE_START)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(now)
 
 
 @dataclass(frozen=True)

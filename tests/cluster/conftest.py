@@ -17,7 +17,7 @@ import pytest
 
 from components.environments.names import image_variable
 from pipelines.images import IMAGE_LOAD_VARIABLE, build, image_reference_of
-from tests.cluster.access import Cluster, needed_program, session_environment
+from tests.cluster.access import Cluster, needed_program, building
 
 USECASE = "flights"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
@@ -47,7 +47,7 @@ class Images:
     def __getitem__(self, name: str) -> str:
         """`name`: pipeline, serving, monitoring or tracking."""
         if name not in self._known:
-            with session_environment():
+            with building():
                 self._known[name] = os.environ.get(image_variable(name), "") or build(name, USECASE, template=self._template)
         return self._known[name]
 

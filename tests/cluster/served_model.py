@@ -24,7 +24,7 @@ from components.deployment.tests.example_release import build_release
 from components.model_server.request_probes import probes
 from pipelines.images import IMAGE_LOAD_VARIABLE
 from pipelines.runners.environments import ROOT
-from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Object, session_environment
+from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Object, building
 
 USECASE, NAME = "flights", "flights-model"
 DATA = "/var/lib/crispline"
@@ -40,7 +40,7 @@ def build_haproxy_image() -> str:
     """Debian's HAProxy, made known to the cluster by the command of CRISPLINE_IMAGE_LOAD; its reference."""
     folder = HERE / "haproxy"
     command = os.environ[IMAGE_LOAD_VARIABLE].format(context=folder, dockerfile=folder / "Dockerfile", arguments="", image=HAPROXY_IMAGE)
-    with session_environment():
+    with building():
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return HAPROXY_IMAGE

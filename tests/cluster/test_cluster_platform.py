@@ -35,7 +35,7 @@ from pipelines.kubernetes_settings import KubernetesSettings
 from pipelines.on_kubeflow import compile_for_kubeflow
 from pipelines.runners.kubeflow_runs import KubeflowRuns
 from tests.cluster import recording_kfp_pod
-from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Ended, Object
+from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Ended, Object, building
 from tests.cluster.object_store import Bucket, bucket_of
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
@@ -100,7 +100,8 @@ class Installation:
 def redis_image(images: Any) -> str:
     folder = Path(__file__).parent / "redis"
     command = os.environ[IMAGE_LOAD_VARIABLE].format(context=folder, dockerfile=folder / "Dockerfile", arguments="", image=REDIS_IMAGE)
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    with building():
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return REDIS_IMAGE
 
