@@ -17,7 +17,7 @@ import pytest
 
 from components.environments.names import image_variable
 from pipelines.images import IMAGE_LOAD_VARIABLE, build, image_reference_of
-from tests.cluster.access import Cluster, needed_program, building
+from tests.cluster.access import Cluster, building, needed_program
 
 USECASE = "flights"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
