@@ -86,8 +86,9 @@ class Loop:
         finished = False
         try:
             with ExitStack() as stack:
-                supervisor = stack.enter_context(Supervisor(self.state / "logs", {PLATFORM_VARIABLE: str(self.state / "platform.json")}))
+                # The host ends last: a trigger that outlived it would start one anew for the run that it waits for.
                 stack.enter_context(owned_host(self.state))
+                supervisor = stack.enter_context(Supervisor(self.state / "logs", {PLATFORM_VARIABLE: str(self.state / "platform.json")}))
                 serving = ServingStack(supervisor, self.platform, self.usecase.name, ENVIRONMENT, self.state, self.ports, moment_skew="unlimited")
                 serving.start_support()
                 Thread(target=import_module, args=("feast.infra.provider",), daemon=True).start()  # seconds that the pipelines' steps leave idle here
