@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from components.contracts.errors import CrisplineError
+from components.contracts.errors import CrisplineError, InvalidData
 from components.contracts.usecase import Detector as DetectorChoice
 from components.contracts.usecase import Monitoring
 from components.monitoring.detectors.alibi import AlibiDetect
@@ -28,6 +28,8 @@ LIBRARIES: dict[str, type[TwoSampleTest]] = {"alibi_detect": AlibiDetect}
 DETECTORS_FILE, SAMPLE_FILE = "detectors.json", "sample.parquet"
 MISSING_VALUES = "missing_values"  # the data-quality detector that every use case has
 MAXIMUM_WINDOW = 20_000
+# A prediction limit assumes a shape of the tail. Beyond this many times what the blocks have shown, the shape is all that the promise rests on.
+FURTHEST = 20
 
 AnyComparison = Annotated[
     FeatureComparison | JointComparison | PredictionComparison | ClassMixComparison | SegmentMixComparison | MissingComparison, Field(discriminator="kind")
@@ -99,7 +101,7 @@ def fit(
 
     `reference`: rows in time order with the features, PROBABILITY, `prediction_moment` and `outside_training` (bool). The false-alarm rate
     of one in `monitoring.false_alarms` windows is shared equally among the detectors (Bonferroni). At most 10,000 rows, evenly spread, stand for
-    the reference in each comparison. Raises InvalidData when the reference has too few blocks of time, CrisplineError for a segment that
+    the reference in each comparison. Raises InvalidData when the reference has too few blocks of time, at all or for the promised rate, CrisplineError for a segment that
     is no feature.
     """
     reference = reference.sort_values("prediction_moment", kind="stable", ignore_index=True)
@@ -123,6 +125,7 @@ def fit(
         detectors.append(_calibrated(choice.name, kind, choice.kind, comparison, rows, cut, size, alpha, unseen))
     missing = MissingComparison.fit(tuple(feature_names), days, window / timedelta(days=1), alpha)
     detectors.append(_calibrated(MISSING_VALUES, "data_quality", "alibi_detect", missing, reference, blocks, length, alpha, False))
+    _require_supported(detectors, monitoring.false_alarms, alpha)
     file = DetectorFile(
         usecase=usecase,
         model_version=model_version,
@@ -133,6 +136,17 @@ def fit(
         detectors=tuple(detectors),
     )
     return DetectorSet(file, _plain(sample[[*feature_names, PROBABILITY, "outside_training"]], categorical))
+
+
+def _require_supported(detectors: Sequence[Detector], promised: int, alpha: float) -> None:
+    """Raises InvalidData where the promise reaches further into the tail than the history can be extrapolated to."""
+    fewest = min(detectors, key=lambda detector: detector.calibration.blocks).calibration.blocks
+    supported = math.floor(FURTHEST * (fewest + 1) / len(detectors))
+    if alpha < 1 / (FURTHEST * (fewest + 1)):
+        raise InvalidData(
+            f"monitoring.false_alarms promises at most one false alarm in {promised} windows, and {fewest} blocks of history support one in {supported} "
+            f"for {len(detectors)} detectors\n    remedy: promise at most {supported}, train on a longer period, or declare fewer detectors"
+        )
 
 
 def calendar_like(reference: pd.DataFrame, blocks: Blocks, feature_names: Sequence[str], categorical: Sequence[str]) -> dict[str, str]:

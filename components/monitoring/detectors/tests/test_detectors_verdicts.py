@@ -181,6 +181,18 @@ def test_a_history_that_is_too_short_is_refused(features: list[str], categorical
         fit("flights", "m1", monitoring, period(3, "2013-01-03T00:00:00Z", 1), features, categorical)
 
 
+def test_a_promise_that_the_history_cannot_support_is_refused_with_what_it_could(
+    features: list[str], categorical: list[str], monitoring: Monitoring, period: Period
+) -> None:
+    reference = period(84, "2013-01-03T00:00:00Z", 1, rows_a_day=40)
+    strict = monitoring.model_copy(update={"false_alarms": 1000})
+    with pytest.raises(InvalidData, match=r"one false alarm in 1000 windows, and \d+ blocks of history support one in (\d+)") as refused:
+        fit("flights", "m1", strict, reference, features, categorical)
+    supported = int(str(refused.value).split("promise at most ")[1].split(",")[0])
+    assert 10 < supported < 1000
+    fit("flights", "m1", monitoring.model_copy(update={"false_alarms": supported}), reference, features, categorical)
+
+
 def test_a_history_of_days_gives_thresholds_from_days(features: list[str], categorical: list[str], monitoring: Monitoring, period: Period) -> None:
     fitted = fit("flights", "m1", monitoring, period(18, "2013-01-03T00:00:00Z", 1), features, categorical)
     assert {detector.calibration.block_length_seconds for detector in fitted.file.detectors} == {86_400.0}
