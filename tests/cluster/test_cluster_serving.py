@@ -313,7 +313,21 @@ def test_uninstall_leaves_the_volume_and_nothing_of_the_chart(served: ServedMode
     assert len(served.logged("first-")) == 20, "the data are there"
 
 
-# Seldon's executor
+# Seldon's operator
+
+
+def test_the_api_takes_the_seldon_deployment_and_drops_nothing(kube: Cluster, helm: Callable[..., str], namespace: Callable[..., str]) -> None:
+    """The definition's schema and rules as the API server applies them, strictly; the operator's webhook has its own tests (tests/charts)."""
+    from ruamel.yaml import YAML
+
+    group = "machinelearning.seldon.io"
+    if kube.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"seldondeployments.{group}") is None:
+        pytest.skip(f"the cluster has no CRD seldondeployments.{group}; install Seldon Core's operator or its definition alone")
+    files = ("-f", f"{CHART}/ci/seldon-values.yaml", "--kube-version", "1.36.0", "-s", "templates/seldondeployment.yaml")
+    (made,) = [each for each in YAML(typ="safe").load_all(helm("template", USECASE, CHART, *files)) if each]
+    made["metadata"].pop("namespace", None)
+    kept = kube.custom.create_namespaced_custom_object(group, "v1", namespace("seldon"), "seldondeployments", made, dry_run="All", field_validation="Strict")
+    assert kept["spec"] == made["spec"]
 
 
 def executors_pod(served: ServedModel, name: str, labels: dict[str, str]) -> Object:
