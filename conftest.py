@@ -17,6 +17,12 @@ from pipelines.scorecard import kept_results
 with contextlib.suppress(ModuleNotFoundError):  # before feast, whose import makes what imports it later keep all registries' values in shared files
     import prometheus_client  # noqa: F401
 
+with contextlib.suppress(ModuleNotFoundError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+    hypothesis.settings.load_profile("untimed")
+
 _MARK = re.compile(r"^pytestmark\s*=.*pytest\.mark\.(pipeline|serving|monitoring)\b", re.MULTILINE)
 _outcomes: dict[str, kept_results.Outcome] = {}
 _CLUSTER = ("cluster", "cluster_long")

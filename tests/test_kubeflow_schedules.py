@@ -172,7 +172,8 @@ def _changed_until_killed(kfp: RecordingKfp, platform: Platform, cron: str, at: 
     def kill(number: int, request: Request, moment: str) -> None:
         if number - seen == at and moment == when and process.pid:
             os.kill(process.pid, signal.SIGKILL)
-            process.join()
+            while Path(f"/proc/{process.pid}").exists():  # not join: two threads that wait for one process take its exit code from each other
+                time.sleep(0.01)
 
     kfp.on_request = kill
     process.start()

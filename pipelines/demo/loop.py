@@ -228,12 +228,13 @@ class Loop:
         self._settle(serving, closed)
         release = self._released()
         if release != serving.release:
+            self._check_serving_skew(serving)
             self.say.note(f"{as_of:%d %b}: release {release[:12]} was promoted; rolling over")
             serving.roll_over(release)
             self._publisher(serving).serve(self._served(serving))
 
     def _check_serving_skew(self, serving: ServingStack) -> None:
-        """What the last step of the data pipeline does after every period; here once, for the release in service at the end."""
+        """What the last step of the data pipeline does after every period; here once for each release, when it leaves service or the replay ends."""
         if self._version is not None:
             record = measure_serving_skew(self.usecase, self.platform, serving.release, self._version)
             if record is not None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 EFFECTS_OUTSIDE = {"ingest", "validate", "materialise", "register", "promote", "claim", "emit", "score_batch"}
-READS_THE_PRESENT = {"resolve_data_version", "current_champion", "summarise_feedback", "assess_performance"}
+READS_THE_PRESENT = {"resolve_data_version", "current_champion", "summarise_feedback", "assess_performance", "check_serving_skew"}
 
 
 def _documents(name: str) -> dict[str, Any]:
