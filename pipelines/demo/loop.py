@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -236,7 +237,9 @@ class Loop:
     def _check_serving_skew(self, serving: ServingStack) -> None:
         """What the last step of the data pipeline does after every period; here once for each release, when it leaves service or the replay ends."""
         if self._version is not None:
-            record = measure_serving_skew(self.usecase, self.platform, serving.release, self._version)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
+                record = measure_serving_skew(self.usecase, self.platform, serving.release, self._version)
             if record is not None:
                 RecordStore(self.platform.records_uri).append(record)
 
