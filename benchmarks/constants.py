@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xgboost as xgb
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
@@ -35,7 +36,7 @@ from components.contracts.platform import Platform
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.offline_features import training_frame
 from components.evaluation.bootstrap import DayBootstrap
-from components.evaluation.metrics import Costs, Scored, roc_auc
+from components.evaluation.metrics import Scored, roc_auc
 from components.model_engineering.boosting import FitData, fit_booster, predict_raw
 from components.model_engineering.outages import rehearse_outages
 from components.model_engineering.rows import encoding_of, labelled_rows
@@ -47,28 +48,33 @@ RESULT = Path(__file__).parent / "results" / "constants.md"
 
 def walk_forward(usecase: LoadedUseCase, frame: pd.DataFrame) -> pd.DataFrame:
     """Columns `week` (its first day), `rows`, `training_rows`, `roc_auc`: each week scored by a model of what was known at its start."""
-    model, encoding = usecase.config.model, encoding_of(usecase)
+    encoding = encoding_of(usecase)
     labelled = frame[frame["label"].notna()]
     week = labelled["prediction_moment"].min().floor("D") + usecase.config.data.label.delay + 2 * WEEK
     scored = []
     while week + WEEK <= labelled["prediction_moment"].max():
         known = labelled[labelled["label_known_at"] <= week].sort_values("prediction_moment")
         following = labelled[(labelled["prediction_moment"] >= week) & (labelled["prediction_moment"] < week + WEEK)]
-        last = int(len(known) * (1 - model.validation_share))
-        parts = known.assign(split=np.where(np.arange(len(known)) < last, "train", "validation"))
-        train = rehearse_outages(labelled_rows(parts, "train"), usecase.features, model.outage_share, model.seed)
-        booster = fit_booster(
-            FitData(encoding, train, labelled_rows(parts, "validation")),
-            outage_share.PARAMETERS,
-            seed=model.seed,
-            maximum_rounds=model.maximum_rounds,
-            early_stopping_rounds=model.early_stopping_rounds,
-        ).booster
+        booster = fitted(usecase, known)
         judged = labelled_rows(following.assign(split="test"), "test")
         auc = float(roc_auc_score(judged.label, predict_raw(booster, encoding, judged)))
         scored.append({"week": week.date().isoformat(), "rows": len(judged), "training_rows": len(known), "roc_auc": auc})
         week += WEEK
     return pd.DataFrame(scored)
+
+
+def fitted(usecase: LoadedUseCase, known: pd.DataFrame) -> xgb.Booster:
+    """The pipeline's own fit, untuned, on rows in order of their prediction moment; the last ones stop it."""
+    model = usecase.config.model
+    parts = known.assign(split=np.where(np.arange(len(known)) < int(len(known) * (1 - model.validation_share)), "train", "validation"))
+    train = rehearse_outages(labelled_rows(parts, "train"), usecase.features, model.outage_share, model.seed)
+    return fit_booster(
+        FitData(encoding_of(usecase), train, labelled_rows(parts, "validation")),
+        outage_share.PARAMETERS,
+        seed=model.seed,
+        maximum_rounds=model.maximum_rounds,
+        early_stopping_rounds=model.early_stopping_rounds,
+    ).booster
 
 
 def champion_margin(usecase: LoadedUseCase, frame: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -85,16 +91,8 @@ def champion_margin(usecase: LoadedUseCase, frame: pd.DataFrame) -> tuple[pd.Dat
         samples = []
         for gap in (2, 4):
             known = labelled[labelled["prediction_moment"] < test - gap * WEEK].sort_values("prediction_moment")
-            parts = known.assign(split=np.where(np.arange(len(known)) < int(len(known) * (1 - config.model.validation_share)), "train", "validation"))
-            train = rehearse_outages(labelled_rows(parts, "train"), usecase.features, config.model.outage_share, config.model.seed)
-            booster = fit_booster(
-                FitData(encoding, train, labelled_rows(parts, "validation")),
-                outage_share.PARAMETERS,
-                seed=config.model.seed,
-                maximum_rounds=config.model.maximum_rounds,
-                early_stopping_rounds=config.model.early_stopping_rounds,
-            ).booster
-            samples.append(roc_auc(Scored(predict_raw(booster, encoding, judged), judged.label.astype(bool), 0.5, Costs(1, 1)), bootstrap))
+            booster = fitted(usecase, known)
+            samples.append(roc_auc(Scored.undecided(predict_raw(booster, encoding, judged), judged.label.astype(bool)), bootstrap))
         difference = samples[0] - samples[1]
         found.append({"test": test.date().isoformat(), "rows": len(judged), "difference": difference[0], "error": float(np.nanstd(difference[1:], ddof=1))})
         test += WEEK

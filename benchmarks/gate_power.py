@@ -25,7 +25,7 @@ from components.contracts.usecase import Gate, Slice
 from components.evaluation.bootstrap import DayBootstrap, FloatArray
 from components.evaluation.comparison import Opponent, compare, compare_parts
 from components.evaluation.gates import judge_gates
-from components.evaluation.metrics import Costs, Scored, improvement, measure, samples_of
+from components.evaluation.metrics import Scored, improvement, measure, samples_of
 from components.evaluation.slices import measure_slices, parts_of
 
 RESULT = Path(__file__).parent / "results" / "gate_power.md"
@@ -49,7 +49,7 @@ def world(random: np.random.Generator, loss: float, where: str = "") -> tuple[pd
     separation = np.sqrt(2) * norm.ppf(AUC - np.stack([lost, np.zeros(len(day))])) + random.normal(0, DAILY, DAYS)[day]
     shared, own = random.normal(size=len(day)), random.normal(size=(2, len(day)))
     score = separation * label + np.sqrt(CORRELATION) * shared + np.sqrt(1 - CORRELATION) * own
-    ours, theirs = (Scored(norm.cdf(each - 1.0), label, 0.5, Costs(1, 1)) for each in score)
+    ours, theirs = (Scored.undecided(norm.cdf(each - 1.0), label) for each in score)
     return frame, ours, theirs
 
 

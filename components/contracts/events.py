@@ -64,12 +64,18 @@ class MixExpectation(BaseModel):
     high: float
     reference: float
 
+    @property
+    def change(self) -> float:
+        """What the mix alone moves the metric by."""
+        return self.value - self.reference
+
 
 class Performance(BaseModel):
     """Performance of one model in one window: estimated until `labelled_share` allows measuring.
 
     `sampling_error` and `backtest_error` are standard errors in units of the metric; an estimate assumes that there is no concept drift.
-    `mix`: by slice, what its mix alone would lead one to expect. `explained`: what the inputs alone would lead one to expect (CBPE on the same rows); concept drift = measured below it.
+    `mix`: by slice, what its mix alone would lead one to expect. `explained`: what the inputs alone would lead one to expect (CBPE on the same
+    rows); concept drift = measured below it.
     `log_loss` per row, `expected_log_loss` if the probabilities were right, `log_loss_error` the standard error of their difference.
     `loss_price`: money that an increase of 1 in log loss per row costs per row, by the declared costs of errors.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -112,6 +113,12 @@ class FeatureSet(Declaration):
     def join_keys(self) -> tuple[str, ...]:
         """Entity columns that a request by key must carry, without repetition, in order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.entity))
+
+    def used_by_view(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """By view, those of its features that are among `names`; views without any are left out."""
+        used = set(names)
+        found = {view.name: tuple(name for name in view.feature_names if name in used) for view in self.views}
+        return {view: features for view, features in found.items() if features}
 
     @property
     def definition_hash(self) -> str:

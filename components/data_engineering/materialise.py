@@ -75,7 +75,7 @@ class OnlinePublisher:
         self.provider: Provider = get_provider(self.store.config)
         self.views: dict[str, FeatureView] = {}
         self._feast_views: dict[str, FeastView] = {}
-        self._written: dict[tuple[str, tuple[object, ...]], pd.Timestamp] = {}  # event timestamp by served view name and key
+        self._served_at: dict[tuple[str, tuple[object, ...]], pd.Timestamp] = {}  # event timestamp by served view name and key, as far as known
         self.serve(feature_sets or (usecase.features,))
 
     def serve(self, feature_sets: Sequence[FeatureSet]) -> None:
@@ -121,19 +121,19 @@ class OnlinePublisher:
                 warnings.simplefilter("ignore")
                 self.provider.ingest_df(self._feast_views[view.served_name], published)
             if view.overwrites:
-                self._written.update(zip(_keys(view, published), published[EVENT_TIMESTAMP], strict=True))
+                self._served_at.update(zip(_keys(view, published), published[EVENT_TIMESTAMP], strict=True))
         return len(published)
 
     def _served_since(self, view: FeatureView, published: pd.DataFrame) -> pd.Series[Any]:
         """Event timestamp of what is served for each row's key; the epoch where nothing is. The store is asked for keys that this publisher did not write."""
         keys = _keys(view, published)
-        unknown = published[[key not in self._written for key in keys]]
+        unknown = published[[key not in self._served_at for key in keys]]
         if len(unknown):
             feature = view.feature_names[0]
             rows = {key: unknown[key].tolist() for key in join_key_columns(view)}
             answer = self.store.get_online_features(features=[f"{view.served_name}:{feature}"], entity_rows=rows).to_dict(include_event_timestamps=True)
-            self._written.update(zip(_keys(view, unknown), pd.to_datetime(answer[f"{feature}__ts"], unit="s", utc=True), strict=True))
-        return pd.Series(pd.DatetimeIndex([self._written[key] for key in keys]), index=published.index)
+            self._served_at.update(zip(_keys(view, unknown), pd.to_datetime(answer[f"{feature}__ts"], unit="s", utc=True), strict=True))
+        return pd.Series(pd.DatetimeIndex([self._served_at[key] for key in keys]), index=published.index)
 
 
 def _keys(view: FeatureView, rows: pd.DataFrame) -> list[tuple[str, tuple[object, ...]]]:

@@ -88,8 +88,11 @@ def evaluate_model(usecase: LoadedUseCase, dataset: pd.DataFrame, manifest: Data
         comparisons=tuple(_compared(config, test, scored, each, bootstrap, slices, parts) for each in _opponents(candidate, test, scored)),
         robustness=measure_robustness(model, test, scored, bootstrap, usecase.features, _robustness_metrics(config), seed),
         leakage=measure_leakage(train, test, LABEL, bootstrap, model.feature_names, model.manifest.categorical),
-        shuffled_labels=_shuffled(usecase, train, test, label, bootstrap),
+        shuffled_labels=_shuffled(usecase, train, test, label, bootstrap) if _has_gate(config, "label_shuffle") else None,
         freshness=measure_freshness(test, usecase.features, model.feature_names),
+        reproduction=measure_reproduction(usecase, dataset, manifest, candidate.folder, test, scored.probability)
+        if _has_gate(config, "reproducibility")
+        else None,
         explanation=explain(model, test, slices, seed),
         latency=measure_latency(model, test),
         size_megabytes=size_in_megabytes(candidate.folder),
@@ -105,13 +108,7 @@ def evaluate_files(usecase: LoadedUseCase, dataset: Path, manifest: Path, model:
         if champion:
             opponent = (champion, load_champion(bundles_uri, champion, usecase.features, list(frame.columns), Path(scratch) / "release"))
         candidate = Candidate(ScoringModel.load(model), model, Baseline.load(baseline), opponent)
-        described = DatasetManifest.model_validate_json(manifest.read_text())
-        result = evaluate_model(usecase, frame, described, candidate)
-        if not any(gate.kind == "reproducibility" for gate in usecase.config.evaluation.gates):
-            return result
-        test, _ = labelled_test_rows(frame)
-        reproduction = measure_reproduction(usecase, frame, described, model, test, candidate.model.predict_probability(test))
-        return result.model_copy(update={"reproduction": reproduction})
+        return evaluate_model(usecase, frame, DatasetManifest.model_validate_json(manifest.read_text()), candidate)
 
 
 def labelled_test_rows(dataset: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -131,6 +128,11 @@ def cheapest_threshold(costs: Costs) -> float:
     return costs.false_alarm / (costs.false_alarm + costs.miss)
 
 
+def _has_gate(config: UseCase, kind: str) -> bool:
+    """What costs another fit is measured where a gate asks for it."""
+    return any(gate.kind == kind for gate in config.evaluation.gates)
+
+
 def _compared(
     config: UseCase, test: pd.DataFrame, scored: Scored, opponent: Opponent, bootstrap: DayBootstrap, slices: Sequence[Slice], parts: Sequence[SlicePart]
 ) -> Comparison:
@@ -144,8 +146,6 @@ def _compared(
 
 
 def _shuffled(usecase: LoadedUseCase, train: pd.DataFrame, test: pd.DataFrame, label: BoolArray, bootstrap: DayBootstrap) -> ShuffledLabels | None:
-    if not any(gate.kind == "label_shuffle" for gate in usecase.config.evaluation.gates):
-        return None
     learn = booster_learner(usecase, train, test)
     return measure_label_shuffle(learn, train[LABEL].to_numpy(dtype=np.float64), label, bootstrap, usecase.config.model.seed)
 

@@ -12,7 +12,7 @@ from components.contracts.features import FeatureSet
 
 def measure_freshness(test: pd.DataFrame, features: FeatureSet, used: Iterable[str]) -> tuple[FeedFreshness, ...]:
     """One entry for each view of which the model uses a feature (`used`), the worst first. A row counts as stale when all those are missing."""
-    names = set(used)
-    read = {view.name: [name for name in view.feature_names if name in names] for view in features.views}
-    found = [FeedFreshness(view=view, stale_share=float(test[columns].isna().all(axis=1).mean())) for view, columns in read.items() if columns]
+    found = [
+        FeedFreshness(view=view, stale_share=float(test[list(columns)].isna().all(axis=1).mean())) for view, columns in features.used_by_view(used).items()
+    ]
     return tuple(sorted(found, key=lambda each: (-each.stale_share, each.view)))

@@ -12,12 +12,12 @@ Which number decides:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from pydantic import JsonValue
 
-from components.contracts.evaluation import EvaluationResult, GateReport, GateVerdict, MetricValue
+from components.contracts.evaluation import EvaluationResult, GateReport, GateVerdict, MetricValue, SlicePart
 from components.contracts.loading import LoadedUseCase
 from components.contracts.records import Lineage, Record, record_id
 from components.contracts.usecase import HIGHER_IS_BETTER, Evaluation, Gate
@@ -125,7 +125,7 @@ def _champion(gate: Gate, result: EvaluationResult) -> GateVerdict:
 def _slice(gate: Gate, result: EvaluationResult) -> GateVerdict:
     assert gate.metric is not None
     parts = [part for part in result.slices if part.slice == gate.slice]
-    unjudged = tuple(f"{part.slice} {part.part} ({part.why_not})" for part in parts if not part.judged)
+    unjudged = _unjudged(parts)
     judged = [(part.metrics[gate.metric], part) for part in parts if part.judged]
     if not judged:
         return _undecided(gate, f"no part of slice {gate.slice} can be judged", unjudged)
@@ -136,13 +136,17 @@ def _slice(gate: Gate, result: EvaluationResult) -> GateVerdict:
     return _verdict(gate, f"{what}; the estimate", value, value.value, at_least=higher, subject=f"{worst.slice} {worst.part}", not_judged=unjudged)
 
 
+def _unjudged(parts: Iterable[SlicePart]) -> tuple[str, ...]:
+    return tuple(f"{part.slice} {part.part} ({part.why_not})" for part in parts if not part.judged)
+
+
 def _slice_champion(gate: Gate, result: EvaluationResult) -> GateVerdict:
     assert gate.metric is not None
     if not result.champion:
         return _champion(gate, result)
     comparison = result.comparison("champion")
     wanted = [part for part in result.slices if gate.slice in (None, part.slice)]
-    unjudged = tuple(f"{part.slice} {part.part} ({part.why_not})" for part in wanted if not part.judged)
+    unjudged = _unjudged(wanted)
     parts = [each for each in (comparison.parts if comparison is not None else ()) if gate.slice in (None, each.slice) and gate.metric in each.loss]
     if not parts:
         return _undecided(gate, f"no part could be compared with the champion {result.champion} by {gate.metric}", unjudged)
@@ -156,7 +160,7 @@ def _fairness(gate: Gate, result: EvaluationResult) -> GateVerdict:
     """The largest difference of the rate between two parts of one protected attribute; parts of few rows are listed, not judged."""
     assert gate.rate is not None
     protected = [part for part in result.slices if part.protected]
-    unjudged = tuple(f"{part.slice} {part.part} ({part.why_not})" for part in protected if not part.judged)
+    unjudged = _unjudged(protected)
     rates: dict[str, dict[str, float]] = {}
     for part in protected:
         rate = getattr(part.decisions, gate.rate, None)

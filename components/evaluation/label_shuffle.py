@@ -16,12 +16,11 @@ import pandas as pd
 from components.contracts.evaluation import ShuffledLabels
 from components.contracts.loading import LoadedUseCase
 from components.evaluation.bootstrap import BoolArray, DayBootstrap, FloatArray
-from components.evaluation.metrics import Costs, Scored, roc_auc
+from components.evaluation.metrics import Scored, roc_auc
 
 # Each model of noise ranks a test period by chance somewhat above or below a coin; the mean of several is closer to it.
 SHUFFLES = 8
 ROUNDS = 30
-_UNUSED = Costs(1.0, 1.0)
 
 Learner = Callable[[npt.NDArray[np.float64]], FloatArray]
 
@@ -32,7 +31,7 @@ def measure_label_shuffle(learn: Learner, training_label: FloatArray, test_label
     `learn`: labels of the training rows -> scores of the test rows.
     """
     random = np.random.default_rng(seed)
-    samples = [roc_auc(Scored(learn(random.permutation(training_label)), test_label, 0.5, _UNUSED), bootstrap) for _ in range(SHUFFLES)]
+    samples = [roc_auc(Scored.undecided(learn(random.permutation(training_label)), test_label), bootstrap) for _ in range(SHUFFLES)]
     auc = bootstrap.interval(np.mean(samples, axis=0))
     return None if auc is None else ShuffledLabels(auc=auc, shuffles=SHUFFLES)
 

@@ -15,12 +15,11 @@ import pandas as pd
 
 from components.contracts.evaluation import Leakage, MetricValue
 from components.evaluation.bootstrap import BoolArray, DayBootstrap, FloatArray
-from components.evaluation.metrics import Costs, Scored, roc_auc
+from components.evaluation.metrics import Scored, roc_auc
 
 BINS = 50
 # A bin's label share is pulled toward the overall one with the weight of this many rows, else rare categories would look like leaks.
 SHRINK = 20.0
-_UNUSED = Costs(1.0, 1.0)
 
 
 def measure_leakage(
@@ -46,7 +45,7 @@ def measure_leakage(
 
 
 def _auc(score: FloatArray, label: BoolArray, bootstrap: DayBootstrap) -> MetricValue | None:
-    samples = roc_auc(Scored(score, label, 0.5, _UNUSED), bootstrap)
+    samples = roc_auc(Scored.undecided(score, label), bootstrap)
     return bootstrap.interval(samples if not samples[0] < 0.5 else 1 - samples)
 
 

@@ -41,6 +41,11 @@ class Scored:
     threshold: float
     costs: Costs
 
+    @classmethod
+    def undecided(cls, probability: FloatArray, label: BoolArray) -> Scored:
+        """For metrics that read no decision: threshold and costs do not matter."""
+        return cls(probability, label, 0.5, Costs(1.0, 1.0))
+
     def part(self, rows: BoolArray | IntArray) -> Scored:
         return Scored(self.probability[rows], self.label[rows], self.threshold, self.costs)
 

@@ -17,13 +17,15 @@ from components.model_server.scoring import ScoringModel
 
 def measure_reproduction(
     usecase: LoadedUseCase, dataset: pd.DataFrame, manifest: DatasetManifest, model: Path, test: pd.DataFrame, probability: FloatArray
-) -> Reproduction:
+) -> Reproduction | None:
     """Fit once more with the recorded parameters and seed, the rows in reverse order. `probability`: the judged model's on `test` [rows].
 
-    Raises FileNotFoundError when the model's folder holds no training record, IntegrityError when it is that of another dataset or use case.
+    None when the model's folder holds no record of its training. Raises IntegrityError when that is of another dataset or seed.
     """
-    from components.model_engineering.train import prepare, read_training, reproduce
+    from components.model_engineering.train import TRAINING_FILE, prepare, read_training, reproduce
 
+    if not (model / TRAINING_FILE).is_file():
+        return None
     recorded = read_training(model)
     with tempfile.TemporaryDirectory(prefix="reproduction-") as scratch:
         again = reproduce(usecase, prepare(usecase, dataset.iloc[::-1]), manifest, recorded, Path(scratch))

@@ -62,13 +62,11 @@ def measure_robustness(
 
 
 def _changes(model: ScoringModel, features: FeatureSet) -> Iterator[_Change]:
-    used = set(model.feature_names)
-    views = {view.name: tuple(name for name in view.feature_names if name in used) for view in features.views}
+    views = features.used_by_view(model.feature_names)
     for name, inputs in views.items():
-        if inputs:
-            yield _Change(f"{name} missing", "view_missing", inputs)
+        yield _Change(f"{name} missing", "view_missing", inputs)
     everything = tuple(name for inputs in views.values() for name in inputs)
-    if len([inputs for inputs in views.values() if inputs]) > 1:
+    if len(views) > 1:
         yield _Change("all feature views missing", "all_views_missing", everything, judged=False)
     for name in model.feature_names:
         yield _Change(f"{name} missing", "feature_missing", (name,))

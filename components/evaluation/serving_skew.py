@@ -68,9 +68,10 @@ def measure_serving_skew(usecase: LoadedUseCase, platform: Platform, release: st
     from components.monitoring.prediction_log import PredictionLog
 
     log = PredictionLog(platform.prediction_log_uri).read(usecase.name, version.as_of - LOOK_BACK, version.as_of)
-    looked_up = log["feature_times"].map(lambda text: text not in (None, "", "{}")) if len(log) else pd.Series(dtype=bool)
-    log = log[(log["release"] == release) & looked_up & ~log["warnings"].map(lambda said: said is not None and FALLBACK_WARNING in said)] if len(log) else log
-    log = log.tail(MOST_ROWS)
+    log = log[log["release"] == release]
+    looked_up = [text not in (None, "", "{}") for text in log["feature_times"]]
+    answered = [said is None or FALLBACK_WARNING not in said for said in log["warnings"]]
+    log = log[np.array(looked_up, dtype=bool) & np.array(answered, dtype=bool)].tail(MOST_ROWS)
     if len(log) < FEWEST_ROWS:
         return None
     with tempfile.TemporaryDirectory(prefix="release-") as folder:

@@ -50,6 +50,10 @@ class WindowDrift(Frozen):
     stale_rows: int
     missing_rows: int
 
+    @property
+    def stale_share(self) -> float:
+        return self.stale_rows / self.rows
+
 
 def judge_window(
     usecase: str, monitoring: Monitoring, window: Window, rows: pd.DataFrame, detectors: DetectorSet | str, lost: LostEvents | None
@@ -152,7 +156,7 @@ def alerts_of(drift: WindowDrift, monitoring: Monitoring) -> list[Alert]:
         found.append(
             alert(LOST_EVENTS, LOST_EVENTS, "prediction log", lost.share, monitoring.maximum_lost_share, effect, {"seen": lost.seen, "lost": lost.lost})
         )
-    stale = drift.stale_rows / drift.rows if drift.rows else 0.0
+    stale = drift.stale_share
     if stale > monitoring.maximum_stale_share:
         effect = f"{drift.stale_rows} of {drift.rows} answers rested on values that were too old, or found no feature server ({100 * stale:.1f}%)"
         found.append(alert("data_quality", STALE_FEATURES, "feature views", stale, monitoring.maximum_stale_share, effect, {"stale": drift.stale_rows}))
@@ -198,7 +202,7 @@ def check_records(drift: WindowDrift, monitoring: Monitoring) -> list[Record]:
     records.append(
         _check(drift, "lost_events", lost.share <= monitoring.maximum_lost_share, reason, {"share": lost.share}, {"share": monitoring.maximum_lost_share})
     )
-    stale_share, missing_share = drift.stale_rows / drift.rows, drift.missing_rows / drift.rows
+    stale_share, missing_share = drift.stale_share, drift.missing_rows / drift.rows
     reason = f"{drift.stale_rows} of {drift.rows} answers had a stale looked-up value or no feature server; {drift.missing_rows} missed a view's features"
     shares: dict[str, JsonValue] = {"stale_share": stale_share, "missing_share": missing_share}
     fresh = stale_share <= monitoring.maximum_stale_share

@@ -32,7 +32,7 @@ from components.contracts.runs import FINISHED, Run
 from components.data_engineering.entities import read_entities
 from components.data_engineering.feature_steps import feature_sets_to_serve
 from components.data_engineering.labels import labels_as_of
-from components.data_engineering.lake import read_group
+from components.data_engineering.lake import current_version, read_group
 from components.data_engineering.materialise import OnlinePublisher
 from components.deployment.bundle import fetch_bundle
 from components.deployment.releases import current_release
@@ -74,7 +74,6 @@ class Loop:
     earlier_seconds: float = 0.0
     _http: httpx.Client = field(default_factory=httpx.Client)
     _online: OnlinePublisher | None = None
-    _version: DataVersion | None = None
 
     def run(self) -> Path:
         """Returns the report's path. Raises CrisplineError; Ctrl-C ends every process, and the state can be resumed."""
@@ -107,7 +106,7 @@ class Loop:
                         next_day = day + DAY
                         state_folder.save(self.state, self._progress(next_day, began))
                         supervisor.check_alive()
-                    self._check_serving_skew(serving)
+                    self._check_serving_skew(serving, self.settings.end)
                     self.say.note("replay finished; waiting for the comparison of policies")
                     if policies is not None and policies.wait() != 0:
                         raise CrisplineError(f"the comparison of policies failed; see {self.state / 'logs' / 'policies.log'}")
@@ -204,7 +203,7 @@ class Loop:
     def _replay_day(self, serving: ServingStack, ahead: DayAhead, day: datetime) -> None:
         end = day + DAY
         prepared = ahead.take(day, self._served(serving))
-        version = self._version = prepared.version
+        version = prepared.version
         self._publisher(serving).write(version, day, end, prepared.ticks)
         rows = read_entities(self.platform.lake_uri, self.usecase, version, day, end)
         rows = rows[self.settings.sample.of(rows["entity"])]
@@ -229,19 +228,19 @@ class Loop:
         self._settle(serving, closed)
         release = self._released()
         if release != serving.release:
-            self._check_serving_skew(serving)
+            self._check_serving_skew(serving, as_of)
             self.say.note(f"{as_of:%d %b}: release {release[:12]} was promoted; rolling over")
             serving.roll_over(release)
             self._publisher(serving).serve(self._served(serving))
 
-    def _check_serving_skew(self, serving: ServingStack) -> None:
+    def _check_serving_skew(self, serving: ServingStack, as_of: datetime) -> None:
         """What the last step of the data pipeline does after every period; here once for each release, when it leaves service or the replay ends."""
-        if self._version is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
-                record = measure_serving_skew(self.usecase, self.platform, serving.release, self._version)
-            if record is not None:
-                RecordStore(self.platform.records_uri).append(record)
+        version = current_version(self.platform.lake_uri, self.usecase, as_of)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
+            record = measure_serving_skew(self.usecase, self.platform, serving.release, version)
+        if record is not None:
+            RecordStore(self.platform.records_uri).append(record)
 
     def _settle(self, serving: ServingStack, closed: datetime) -> None:
         alive = serving.supervisor.check_alive

@@ -131,6 +131,6 @@ def _draw(rows: Labelled, random: np.random.Generator) -> DayBootstrap:
 
 
 def _metric(metric: Metric, rows: Labelled, bootstrap: DayBootstrap) -> Numbers:
-    from components.evaluation.metrics import Costs, Scored, samples_of
+    from components.evaluation.metrics import Scored, samples_of
 
-    return samples_of(metric, Scored(rows.probability, rows.label.astype(bool), 0.5, Costs(1, 1)), bootstrap)
+    return samples_of(metric, Scored.undecided(rows.probability, rows.label.astype(bool)), bootstrap)

@@ -89,7 +89,7 @@ class FeatureComparison(Frozen):
     minimum_ratio: float = 0.0
 
     def compare(self, library: TwoSampleTest, reference: pd.DataFrame, window: pd.DataFrame) -> list[Difference]:
-        found = [numeric_difference(name, library, _numbers(reference[name]), _numbers(window[name])) for name in self.numeric]
+        found = [numeric_difference(name, library, numbers(reference[name]), numbers(window[name])) for name in self.numeric]
         found += [categorical_difference(name, library, known, reference[name], window[name]) for name, known in self.categorical.items()]
         return [difference for difference in found if difference is not None]
 
@@ -101,7 +101,7 @@ class PredictionComparison(Frozen):
     minimum_ratio: float = 0.0
 
     def compare(self, library: TwoSampleTest, reference: pd.DataFrame, window: pd.DataFrame) -> list[Difference]:
-        difference = numeric_difference("probability", library, _numbers(reference[PROBABILITY]), _numbers(window[PROBABILITY]))
+        difference = numeric_difference("probability", library, numbers(reference[PROBABILITY]), numbers(window[PROBABILITY]))
         return [] if difference is None else [difference]
 
 
@@ -166,7 +166,7 @@ class JointComparison(Frozen):
 
 
 def _design(numeric: tuple[str, ...], categorical: dict[str, Categories], frame: pd.DataFrame) -> npt.NDArray[np.float64]:
-    columns = [_numbers(frame[name]) for name in numeric]
+    columns = [numbers(frame[name]) for name in numeric]
     for name, known in categorical.items():
         missing = frame[name].isna().to_numpy()
         codes = np.full(len(frame), -1)
@@ -179,7 +179,7 @@ def _standard(table: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], sca
     return np.nan_to_num(np.clip((table - mean) / scale, -5.0, 5.0))
 
 
-def _numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def numbers(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     return np.asarray(pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from components.monitoring.detectors.base import DetectorResult, PartResult, TwoSampleTest
-from components.monitoring.detectors.effect import numeric_difference
+from components.monitoring.detectors.effect import numbers, numeric_difference
 
 FAULTS = "faults"
 # A stuck sensor repeats one value: this much more of the rows, and this many times as often, as any value of the reference.
@@ -56,7 +56,8 @@ def diagnose(
     Frames [rows, features]. A part's statistic is the alarm's own; its effect the share of stuck rows in points, or the factor between units.
     """
     names = set(numeric)
-    alarmed = [part for result in results if result.kind == "data_drift" for part in result.parts if part.alarm and part.part in names]
+    drifted = [result for result in results if result.kind == "data_drift" and result.alarm]
+    alarmed = [part for result in drifted for part in result.parts if part.alarm and part.part in names]
     found = [fault for part in alarmed for fault in [_stuck(part, reference, window) or _other_unit(part, reference, window, library)] if fault is not None]
     if not found:
         return None
@@ -68,7 +69,7 @@ def diagnose(
         subject=", ".join(part.part for part in found),
         statistic=worst.statistic,
         threshold=worst.threshold,
-        p_value=worst.p_value,
+        p_value=min(result.p_value for result in drifted),
         effect="; ".join(part.text for part in found),
         rows=len(window),
         parts=tuple(found),
@@ -100,6 +101,6 @@ def _other_unit(part: PartResult, reference: pd.DataFrame, window: pd.DataFrame,
 
 
 def _values(column: pd.Series[float]) -> npt.NDArray[np.float64]:
-    values = np.asarray(pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+    values = numbers(column)
     finite: npt.NDArray[np.float64] = values[np.isfinite(values)]
     return finite

@@ -101,8 +101,8 @@ def fit(
 
     `reference`: rows in time order with the features, PROBABILITY, `prediction_moment` and `outside_training` (bool). The false-alarm rate
     of one in `monitoring.false_alarms` windows is shared equally among the detectors (Bonferroni). At most 10,000 rows, evenly spread, stand for
-    the reference in each comparison. Raises InvalidData when the reference has too few blocks of time, at all or for the promised rate, CrisplineError for a segment that
-    is no feature.
+    the reference in each comparison. Raises InvalidData when the reference has too few blocks of time, at all or for the promised rate,
+    CrisplineError for a segment that is no feature.
     """
     reference = reference.sort_values("prediction_moment", kind="stable", ignore_index=True)
     window, minimum = monitoring.window, monitoring.minimum_rows
@@ -125,7 +125,7 @@ def fit(
         detectors.append(_calibrated(choice.name, kind, choice.kind, comparison, rows, cut, size, alpha, unseen))
     missing = MissingComparison.fit(tuple(feature_names), days, window / timedelta(days=1), alpha)
     detectors.append(_calibrated(MISSING_VALUES, "data_quality", "alibi_detect", missing, reference, blocks, length, alpha, False))
-    _require_supported(detectors, monitoring.false_alarms, alpha)
+    _require_supported(detectors, monitoring.false_alarms)
     file = DetectorFile(
         usecase=usecase,
         model_version=model_version,
@@ -138,11 +138,11 @@ def fit(
     return DetectorSet(file, _plain(sample[[*feature_names, PROBABILITY, "outside_training"]], categorical))
 
 
-def _require_supported(detectors: Sequence[Detector], promised: int, alpha: float) -> None:
+def _require_supported(detectors: Sequence[Detector], promised: int) -> None:
     """Raises InvalidData where the promise reaches further into the tail than the history can be extrapolated to."""
-    fewest = min(detectors, key=lambda detector: detector.calibration.blocks).calibration.blocks
-    supported = math.floor(FURTHEST * (fewest + 1) / len(detectors))
-    if alpha < 1 / (FURTHEST * (fewest + 1)):
+    fewest = min(detector.calibration.blocks for detector in detectors)
+    supported = FURTHEST * (fewest + 1) // len(detectors)
+    if promised > supported:
         raise InvalidData(
             f"monitoring.false_alarms promises at most one false alarm in {promised} windows, and {fewest} blocks of history support one in {supported} "
             f"for {len(detectors)} detectors\n    remedy: promise at most {supported}, train on a longer period, or declare fewer detectors"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from components.monitoring.detectors.base import PROBABILITY, DetectorResult, PartResult
+from components.monitoring.detectors.effect import numbers
 
 BINS = 20
 
@@ -49,7 +50,7 @@ def _told(part: PartResult, points: float) -> PartResult:
 def _bins(reference: pd.Series[float], window: pd.Series[float]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Each row's bin, missing values in one of their own."""
     if pd.api.types.is_numeric_dtype(reference):
-        known, now = (pd.to_numeric(each, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan) for each in (reference, window))
+        known, now = numbers(reference), numbers(window)
         finite = known[np.isfinite(known)]
         edges = np.unique(np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1])) if len(finite) else np.empty(0)
         return tuple(np.where(np.isfinite(each), np.searchsorted(edges, each) + 1, 0).astype(np.int64) for each in (known, now))  # type: ignore[return-value]

@@ -287,9 +287,10 @@ def _store(records: RecordStore, found: Performance, release: str) -> None:
     reason += f"; promised is at least {found.threshold:g}" + (
         "; the inputs alone explain " + f"{found.explained:.3f}: concept drift" if found.concept_drift else ""
     )
-    moved = max(found.mix.items(), key=lambda each: abs(each[1].value - each[1].reference), default=None)
-    if moved is not None and abs(moved[1].value - moved[1].reference) >= 0.005:  # below that nobody would round differently
-        reason += f"; the mix by {moved[0]} alone moves it by {moved[1].value - moved[1].reference:+.3f} ({moved[1].low:.3f} to {moved[1].high:.3f} expected)"
+    moved = max(found.mix, key=lambda name: abs(found.mix[name].change), default="")
+    if moved and abs(found.mix[moved].change) >= 0.005:  # below that nobody would round differently
+        expected = found.mix[moved]
+        reason += f"; the mix by {moved} alone moves it by {expected.change:+.3f} ({expected.low:.3f} to {expected.high:.3f} expected)"
     record = records.append(
         Record(
             kind="performance",
