@@ -10,8 +10,7 @@ import pyarrow as pa
 from components.contracts.artifacts import DataVersion
 from components.contracts.features import FeatureSet
 from components.contracts.loading import LoadedUseCase
-from components.data_engineering.feature_events import read_rows
-from components.data_engineering.feature_tables import KNOWN_AT
+from components.data_engineering.lake import KNOWN_AT, read_table
 
 ENTITY, PREDICTION_MOMENT, EVENT_TIME = "entity", "prediction_moment", "event_time"
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -41,9 +40,9 @@ def read_entities(
         (table.event_time, ">=", pa.scalar(start + prediction.lead, _TIMESTAMP)),
         (table.event_time, "<", pa.scalar(end + prediction.lead, _TIMESTAMP)),
     ]
-    rows = None
+    rows: pd.DataFrame | None = None
     for group, columns in by_group.items():
-        part = read_rows(lake_uri, data_version, prediction.table, group, [*table.key, table.event_time, *columns], period)
+        part: pd.DataFrame = read_table(lake_uri, data_version, prediction.table, group, [*table.key, table.event_time, *columns], period).to_pandas()
         part = part[part[KNOWN_AT] <= part[table.event_time] - prediction.lead].drop(columns=KNOWN_AT)
         rows = part if rows is None else rows.merge(part.drop(columns=table.event_time), on=table.key, how="inner", validate="one_to_one")
     assert rows is not None

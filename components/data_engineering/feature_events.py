@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from components.contracts.artifacts import DataVersion
+from components.contracts.errors import InvalidData
 from components.contracts.features import FeatureView
 from components.contracts.loading import LoadedUseCase
 from components.data_engineering.feature_tables import KNOWN_AT, lookback
-from components.data_engineering.lake import arrow_filesystem, table_uri
+from components.data_engineering.lake import read_table
 
+_OTHER_KNOWN_AT = "_known_at"
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
-SMALL_FILE_BYTES, SMALL_FILES = 1 << 20, 256  # what a process keeps of a lake: some hundred megabytes at most, once decoded
 
 
 def read_events(
@@ -43,10 +39,11 @@ def read_events(
             other.setdefault(group, []).append(column)
     own = [column for column in wanted if not any(column in columns for columns in other.values())]
     period = [(KNOWN_AT, ">=", pa.scalar(known_from, _TIMESTAMP)), (KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP))]
-    rows = read_rows(lake_uri, data_version, view.table, view.group, [*table.key, table.event_time, *own], period)
+    rows = read_table(lake_uri, data_version, view.table, view.group, [*table.key, table.event_time, *own], period)
     for group, columns in other.items():
         rows = _joined(lake_uri, data_version, view.table, group, table.key, table.event_time, columns, rows, known_before)
-    return rows[[KNOWN_AT, *wanted]]
+    frame: pd.DataFrame = rows.select([KNOWN_AT, *wanted]).to_pandas()
+    return frame
 
 
 def _joined(
@@ -57,60 +54,19 @@ def _joined(
     key: list[str],
     event_time: str,
     columns: list[str],
-    rows: pd.DataFrame,
+    rows: pa.Table,
     known_before: datetime,
-) -> pd.DataFrame:
-    if rows.empty:
-        return rows.assign(**{column: pd.Series(dtype=object) for column in columns})
-    first, last = rows[event_time].min(), rows[event_time].max()
-    filters = [
-        (event_time, ">=", pa.scalar(first, _TIMESTAMP)),
-        (event_time, "<=", pa.scalar(last, _TIMESTAMP)),
-        (KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP)),
-    ]
-    part = read_rows(lake_uri, data_version, table, group, [*key, *columns], filters)
-    merged = rows.merge(part.rename(columns={KNOWN_AT: "_known_at"}), on=key, how="inner", validate="many_to_one")
-    return merged.assign(**{KNOWN_AT: merged[[KNOWN_AT, "_known_at"]].max(axis=1)}).drop(columns="_known_at")
-
-
-def read_rows(lake_uri: str, data_version: DataVersion, table: str, group: str, columns: list[str], filters: list[tuple[str, str, Any]]) -> pd.DataFrame:
-    """Columns and `known_at` of one group's rows that pass `filters` (column, operator, Arrow scalar), at exactly the recorded version.
-
-    Only the files whose statistics allow a hit are opened. `DeltaTable.to_pyarrow_table` does that, too, but makes a fragment of every file
-    first: with one file per ingested day that is most of the time of a publication after some months.
-    """
-    recorded = data_version.tables[f"{table}.{group}"]
-    uri = table_uri(lake_uri, data_version.usecase, table, group)
-    delta, filesystem = DeltaTable(uri, version=recorded.version), arrow_filesystem(uri)
-    wanted = list(dict.fromkeys([*columns, KNOWN_AT]))
-    files = _matching_files(pa.table(delta.get_add_actions(flatten=True)), filters)
-    expression, needed = pq.filters_to_expression(filters), tuple(dict.fromkeys([*wanted, *(column for column, _, _ in filters)]))
-    parts = [
-        _small_file(uri, path, needed).filter(expression).select(wanted)
-        if size <= SMALL_FILE_BYTES
-        else pq.read_table(path, columns=wanted, filters=expression, filesystem=filesystem)
-        for path, size in files
-    ]
-    if not parts:
-        schema = pa.schema(delta.schema().to_arrow())
-        parts = [pa.schema([schema.field(name) for name in wanted]).empty_table()]
-    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
-    return frame
-
-
-@lru_cache(maxsize=SMALL_FILES)
-def _small_file(uri: str, path: str, columns: tuple[str, ...]) -> pa.Table:
-    """A data file's columns. Delta names a file anew whenever it writes one, so what was read stays true; a publisher reads most files every day."""
-    return pq.read_table(path, columns=list(columns), filesystem=arrow_filesystem(uri))
-
-
-def _matching_files(files: pa.Table, filters: list[tuple[str, str, Any]]) -> list[tuple[str, int]]:
-    """Path and bytes of the files that may hold a matching row; a file without statistics may. Sorted, so that a version is always read in one order."""
-    keep = np.ones(files.num_rows, dtype=bool)
-    for column, operator, value in filters:
-        bound = f"max.{column}" if operator in (">", ">=") else f"min.{column}"
-        if bound in files.column_names:
-            compare = pc.greater_equal if operator in (">", ">=") else pc.less_equal
-            keep &= pc.fill_null(compare(files[bound].cast(value.type), value), True).to_numpy(zero_copy_only=False)
-    kept = files.filter(pa.array(keep))
-    return sorted(zip(kept["path"].to_pylist(), kept["size_bytes"].to_pylist(), strict=True))
+) -> pa.Table:
+    """`rows` with `columns` of another group, joined by the key in Arrow: pandas would number every distinct key first."""
+    before = pa.scalar(known_before, _TIMESTAMP)
+    period = pc.min_max(rows[event_time]) if rows.num_rows else {"min": before, "max": before}
+    filters = [(event_time, ">=", period["min"]), (event_time, "<=", period["max"]), (KNOWN_AT, "<", before)]
+    part = read_table(lake_uri, data_version, table, group, [*key, *columns], filters).rename_columns({KNOWN_AT: _OTHER_KNOWN_AT})
+    if part.group_by(key, use_threads=False).aggregate([]).num_rows < part.num_rows:
+        raise InvalidData(
+            f"{table}.{group} holds a key ({', '.join(key)}) twice, so its rows cannot be joined\n    remedy: validate the period; see its report"
+        )
+    merged = rows.join(part, keys=key, join_type="inner", use_threads=False)
+    own, others = merged[KNOWN_AT], merged[_OTHER_KNOWN_AT]
+    known = pc.if_else(pc.greater(own, others), own, others)
+    return merged.set_column(merged.column_names.index(KNOWN_AT), KNOWN_AT, known).drop_columns(_OTHER_KNOWN_AT)

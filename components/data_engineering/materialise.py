@@ -137,7 +137,8 @@ class OnlinePublisher:
 
 
 def _keys(view: FeatureView, rows: pd.DataFrame) -> list[tuple[str, tuple[object, ...]]]:
-    return [(view.served_name, key) for key in zip(*(rows[column].tolist() for column in join_key_columns(view)), strict=True)]
+    name = view.served_name  # hashes the definition at every call
+    return [(name, key) for key in zip(*(rows[column].tolist() for column in join_key_columns(view)), strict=True)]
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -33,6 +34,16 @@ BATCH_PREDICTOR = "batch"  # the predictor's name of batch scoring: its moments 
 _PLAIN = ("id", "usecase", "predictor", "entity", "model_version", "release", "feature_set", "probability", "decision", "warnings", "instance", "sequence")
 _MOMENTS = ("prediction_moment", "event_time", "received")
 _READ_ATTEMPTS = 5  # a compaction may remove a file between its listing and its reading; what replaced it is listed the next time
+
+
+class _OfThread(threading.local):
+    """DuckDB connections by file system (None is the local one); a connection serves one thread."""
+
+    def __init__(self) -> None:
+        self.connections: dict[object, duckdb.DuckDBPyConnection] = {}
+
+
+_OF_THREAD = _OfThread()
 
 
 class PredictionLog:
@@ -181,9 +192,9 @@ class PredictionLog:
             files = files_now()
             if not files:
                 return _empty()
-            connection = self._connect()
+            connection = self._connection()
             try:
-                relation = f"CREATE VIEW log AS SELECT *, filename FROM read_parquet({[str(path) for path in files]!r}, union_by_name = true, hive_partitioning = false)"  # noqa: S608 - the log's own file names
+                relation = f"CREATE OR REPLACE TEMP VIEW log AS SELECT *, filename FROM read_parquet({[str(path) for path in files]!r}, union_by_name = true, hive_partitioning = false)"  # noqa: S608 - the log's own file names
                 connection.execute(relation)
                 frame: pd.DataFrame = connection.execute(query, dict(parameters)).df()
                 return frame
@@ -192,18 +203,20 @@ class PredictionLog:
                     raise CrisplineError(
                         f"the prediction log {self.root} cannot be read: {error}\n    remedy: check the files of the dates asked for"
                     ) from error
-            finally:
-                connection.close()
         raise AssertionError("unreachable")
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """This thread's, kept: making one takes longer than most queries do."""
         import duckdb
 
-        connection = duckdb.connect(config={"threads": "2"})
-        connection.execute("SET TimeZone = 'UTC'")
-        if not is_local(self.root):
-            connection.register_filesystem(self.root.fs)
-        return connection
+        filesystem = None if is_local(self.root) else self.root.fs
+        held = _OF_THREAD.connections
+        if filesystem not in held:
+            held[filesystem] = duckdb.connect(config={"threads": "2"})
+            held[filesystem].execute("SET TimeZone = 'UTC'")
+            if filesystem is not None:
+                held[filesystem].register_filesystem(filesystem)
+        return held[filesystem]
 
     def _day(self, usecase: str, day: date) -> UPath:
         return self.root / usecase / f"date={day.isoformat()}"

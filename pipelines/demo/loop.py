@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -236,9 +235,7 @@ class Loop:
     def _check_serving_skew(self, serving: ServingStack, as_of: datetime) -> None:
         """What the last step of the data pipeline does after every period; here once for each release, when it leaves service or the replay ends."""
         version = current_version(self.platform.lake_uri, self.usecase, as_of)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
-            record = measure_serving_skew(self.usecase, self.platform, serving.release, version)
+        record = measure_serving_skew(self.usecase, self.platform, serving.release, version)
         if record is not None:
             RecordStore(self.platform.records_uri).append(record)
 

@@ -203,7 +203,7 @@ def _read(name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     options = csv.ConvertOptions(include_columns=list(columns), null_values=["", "NA"], strings_can_be_null=True, column_types={"time_hour": pa.string()})
     content: Any = file
     if name.endswith(".zip"):
-        with zipfile.ZipFile(file) as archive:  # unpacked first: Arrow's threads must not call into Python (see arrow_filesystem in lake.py)
+        with zipfile.ZipFile(file) as archive:  # unpacked first: Arrow's threads must not call into Python (see arrow_filesystem)
             content = pa.BufferReader(archive.read(name.removesuffix(".zip")))
     rows: pd.DataFrame = csv.read_csv(content, convert_options=options).to_pandas()
     return rows
