@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -96,19 +96,20 @@ class Loop:
                 serving.start_feature_server()
                 # Begun here, so that it has read the source by the time that the first model is in service.
                 ahead = stack.enter_context(DayAhead(self.usecase.folder, self.platform.lake_uri, self.settings.end))
+                policies = stack.enter_context(self._policies_beside())
                 if not self.first_release:
                     self._first_training()
-                with self._policies_beside() as policies:
-                    serving.start_serving(self._released())
-                    for day in self._days(next_day):
-                        self._replay_day(serving, ahead, day)
-                        next_day = day + DAY
-                        state_folder.save(self.state, self._progress(next_day, began))
-                        supervisor.check_alive()
-                    self._check_serving_skew(serving, self.settings.end)
-                    self.say.note("replay finished; waiting for the comparison of policies")
-                    if policies is not None and policies.wait() != 0:
-                        raise CrisplineError(f"the comparison of policies failed; see {self.state / 'logs' / 'policies.log'}")
+                self._give_first_model(policies)
+                serving.start_serving(self._released())
+                for day in self._days(next_day):
+                    self._replay_day(serving, ahead, day)
+                    next_day = day + DAY
+                    state_folder.save(self.state, self._progress(next_day, began))
+                    supervisor.check_alive()
+                self._check_serving_skew(serving, self.settings.end)
+                self.say.note("replay finished; waiting for the comparison of policies")
+                if policies is not None and policies.wait() != 0:
+                    raise CrisplineError(f"the comparison of policies failed; see {self.state / 'logs' / 'policies.log'}")
             finished = True
         finally:
             if self.first_release:
@@ -161,13 +162,11 @@ class Loop:
 
     @contextmanager
     def _policies_beside(self) -> Iterator[subprocess.Popen[bytes] | None]:
-        """The comparison with never and monthly retraining, computed by a process of its own while the replay runs."""
+        """The comparison with never and monthly retraining, by a process of its own; None when it was computed before. See `_give_first_model`."""
         folder = self.state / "policies"
         if (folder / "policies.parquet").exists():
             yield None
             return
-        model = self.state / "first_release"
-        fetch_bundle(self.platform.bundles_uri, self.first_release, model)
         folder.mkdir(exist_ok=True)
         moments = {"--history-start": self.settings.history_start, "--start": self.settings.start, "--end": self.settings.end}
         command = [
@@ -179,17 +178,32 @@ class Loop:
             "--state",
             str(folder),
             "--first-model",
-            str(model),
+            str(self._first_model),
         ]
         command += [text for name, moment in moments.items() for text in (name, format_moment(moment))]
         with (self.state / "logs" / "policies.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True, preexec_fn=die_with_parent)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True, preexec_fn=die_with_parent
+            )
         try:
             yield process
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+
+    def _give_first_model(self, policies: subprocess.Popen[bytes] | None) -> None:
+        """The comparison has built its rows meanwhile and goes on."""
+        if policies is not None:
+            fetch_bundle(self.platform.bundles_uri, self.first_release, self._first_model)
+            assert policies.stdin is not None
+            with suppress(BrokenPipeError):  # it has failed, which is told when the replay has ended
+                policies.stdin.write(b"\n")
+                policies.stdin.close()
+
+    @property
+    def _first_model(self) -> Path:
+        return self.state / "first_release"
 
     # --- the replay ----------------------------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,15 @@
 
 `never` is the first release's own model. `monthly` trains at the start of every month with the same function, split, parameters and window
 as the pipeline, on the labels known by then, and is served without gates. The loop's own probabilities come from the prediction log.
-Run as `python -m pipelines.demo.policies`, beside the loop: it has a lake of its own, so the two do not disturb each other.
+Run as `python -m pipelines.demo.policies`, beside the loop, from before the first training on: it has a lake of its own, so the two do not disturb
+each other, and goes on with a line on standard input once the first model is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,21 +92,27 @@ def monthly_moments(start: datetime, end: datetime) -> list[datetime]:
     return [each.to_pydatetime() for each in months if start < each < end]
 
 
-def compute_policies(usecase: LoadedUseCase, platform: Platform, first_model: Path, history_start: datetime, start: datetime, end: datetime) -> pd.DataFrame:
-    """Score every labelled row of [start, end) with the first model and with the model of the month.
-
-    Returns columns `entity`, `moment`, `label`, `never`, `monthly` of the rows that have a label. `first_model`: the model's folder out of the first release.
-    """
+def policies_frame(usecase: LoadedUseCase, platform: Platform, history_start: datetime, end: datetime) -> tuple[pd.DataFrame, str]:
+    """Every row with a moment before `end`, its features and its label as it came at last; and the id of the data version."""
     from components.data_engineering.ingest import ingest_period
     from components.data_engineering.offline_features import training_frame
+
+    version = ingest_period(usecase, platform.lake_uri, history_start, end + usecase.config.data.label.never_after)
+    frame, _ = training_frame(usecase, platform, version, history_start)
+    return frame, version.id
+
+
+def compute_policies(usecase: LoadedUseCase, frame: pd.DataFrame, version_id: str, first_model: Path, start: datetime, end: datetime) -> pd.DataFrame:
+    """Score every labelled row of [start, end) with the first model and with the model of the month.
+
+    `frame`: of `policies_frame`. Returns columns `entity`, `moment`, `label`, `never`, `monthly` of the rows that have a label. `first_model`: the
+    model's folder out of the first release.
+    """
     from components.data_engineering.split import split_by_time
     from components.model_engineering.train import prepare, train
     from components.model_server.scoring import ScoringModel
 
     config = usecase.config
-    known_by = end + config.data.label.never_after
-    version = ingest_period(usecase, platform.lake_uri, history_start, known_by)
-    frame, _ = training_frame(usecase, platform, version, history_start)
     never = ScoringModel.load(first_model, threads=1)
     served = frame[(frame["prediction_moment"] >= start) & (frame["prediction_moment"] < end) & frame["label"].notna()]
     scores = pd.DataFrame(
@@ -118,7 +126,7 @@ def compute_policies(usecase: LoadedUseCase, platform: Platform, first_model: Pa
             & (frame["prediction_moment"] < moment)
         ]
         split = split_by_time(known, config.data.label.delay, config.model.test_period, config.model.validation_share).split
-        manifest = _unrecorded(usecase, version_id=version.id, moment=moment)
+        manifest = _unrecorded(usecase, version_id=version_id, moment=moment)
         with tempfile.TemporaryDirectory() as folder:
             train(usecase, prepare(usecase, known.assign(split=split)), manifest, never.manifest.parameters, UNRECORDED, Path(folder), threads=1)
             month = (scores["moment"] >= moment).to_numpy()
@@ -168,7 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     usecase = load_usecase(given.usecase)
     platform = Platform.embedded(given.state)
-    scores = compute_policies(usecase, platform, given.first_model, given.history_start, given.start, given.end)
+    frame, version_id = policies_frame(usecase, platform, given.history_start, given.end)
+    print("the frame is built; waiting for a line that says that the first model is there", flush=True)
+    if not sys.stdin.readline():
+        return  # whoever started this has ended
+    scores = compute_policies(usecase, frame, version_id, given.first_model, given.start, given.end)
     partial = given.state / ".policies.parquet"
     scores.to_parquet(partial)
     partial.replace(given.state / "policies.parquet")
