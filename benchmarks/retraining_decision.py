@@ -20,51 +20,26 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.retraining_report import ALWAYS, FIXED, OURS, Judged, write
 from benchmarks.streams import generated, packaged
 from benchmarks.streams.stream import Stream, dated
 from components.contracts.durations import parse_duration
 from components.contracts.loading import load_usecase
 from components.contracts.usecase import UseCase
-from components.monitoring.backtest.comparison import Difference, Margin, Summary, Verdict, margin, not_worse, paired, summary
+from components.monitoring.backtest.comparison import Summary, margin, paired, summary
 from components.monitoring.backtest.grid import Grid, build_grid
 from components.monitoring.backtest.history import History
 from components.monitoring.backtest.policies import BelowPromise, Decided, DriftAlarms, Every, EveryAlarm, Never, oracle
-from components.monitoring.backtest.replay import Policy, Served, World, replay
+from components.monitoring.backtest.replay import Policy, World, replay
 from components.monitoring.backtest.tabular import TrialLearner, history_of_table, promise
 
 RESULTS = Path(__file__).parent / "results"
 COST_OF_RUN = 0.01  # of the error cost of one window under the best constant rule
-ALWAYS, FIXED, OURS = "always", "always, fixed window", "crispline"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One stream's outcome. `differences`: crispline less another policy, (AUC, log loss) by that policy's name."""
-
-    name: str
-    role: str
-    windows: int
-    windows_with_labels: int
-    rows: int
-    margin: Margin
-    summaries: list[Summary]
-    differences: dict[str, tuple[Difference, Difference]]
-    served: dict[str, Served]
-    seconds_per_fit: float
-
-    def verdict(self, other: str) -> tuple[Verdict, Verdict]:
-        auc, loss = self.differences[other]
-        allowed = self.margin if other in (ALWAYS, FIXED) else Margin(0.0, 0.0)
-        return not_worse(auc, allowed.auc, True), not_worse(loss, allowed.log_loss, False)
-
-    def runs(self, name: str) -> int:
-        return next(one.runs for one in self.summaries if one.name == name)
 
 
 def settings(history: History) -> UseCase:
@@ -178,8 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in judged:
         print(console(one))
     if given.streams in ("all", "judged") and not given.table:
-        from benchmarks.retraining_report import write
-
         write(judged, {stream.name: stream for stream in streams}, RESULTS)
     return 0
 

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.streams.stream import Stream
 from components.contracts.figures import COLOURS, drawing
-from components.monitoring.backtest.comparison import Difference, margin_of_pool, pooled
-
-if TYPE_CHECKING:
-    from benchmarks.retraining_decision import Judged
+from components.monitoring.backtest.comparison import Difference, Margin, Summary, Verdict, margin_of_pool, not_worse, pooled
+from components.monitoring.backtest.replay import Served
 
 ALWAYS, FIXED, OURS = "always", "always, fixed window", "crispline"
 SHOWN = ("never", ALWAYS, FIXED, "every 2nd", "every 4th", "every alarm", "below the promise", OURS, "oracle")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One stream's outcome. `differences`: crispline less another policy, (AUC, log loss) by that policy's name."""
+
+    name: str
+    role: str
+    windows: int
+    windows_with_labels: int
+    rows: int
+    margin: Margin
+    summaries: list[Summary]
+    differences: dict[str, tuple[Difference, Difference]]
+    served: dict[str, Served]
+    seconds_per_fit: float
+
+    def verdict(self, other: str) -> tuple[Verdict, Verdict]:
+        auc, loss = self.differences[other]
+        allowed = self.margin if other in (ALWAYS, FIXED) else Margin(0.0, 0.0)
+        return not_worse(auc, allowed.auc, True), not_worse(loss, allowed.log_loss, False)
+
+    def runs(self, name: str) -> int:
+        return next(one.runs for one in self.summaries if one.name == name)
 
 
 def write(judged: Sequence[Judged], streams: Mapping[str, Stream], folder: Path) -> None:

@@ -121,7 +121,7 @@ USES = [
     Use("kubernetes", "kubernetes", """
         import os
         from pathlib import Path
-        from components.monitoring.retrain_trigger.claims import open_store
+        from components.monitoring.retrain_trigger.stores import open_store
         from components.monitoring.tests.fake_kubernetes_api import FakeKubernetesApi
         with FakeKubernetesApi() as api:
             os.environ["KUBECONFIG"] = str(api.kubeconfig(Path(".")))

@@ -82,7 +82,7 @@ def run_current_champion(usecase: str, *, environment: str, expected: str = "") 
 
 def run_claim(usecase: str, *, cause: str, run: str) -> str:
     """`effective` for the one run of a cause, `duplicate` for any other (which must then do nothing)."""
-    from components.monitoring.retrain_trigger.claims import claim_effective
+    from components.monitoring.retrain_trigger.effective_run import claim_effective
 
     return claim_effective(Platform.load(), cause, run, load_usecase(usecase).name)
 

@@ -25,9 +25,9 @@ from kubernetes.client.exceptions import ApiException
 
 from components.contracts.events import ALERT, PERFORMANCE, Alert, Performance
 from components.contracts.platform import Platform
-from components.monitoring.retrain_trigger.claims import open_store
 from components.monitoring.retrain_trigger.kubernetes_objects import GROUP, VERSION, connect
 from components.monitoring.retrain_trigger.kubernetes_store import KubernetesStore
+from components.monitoring.retrain_trigger.stores import open_store
 from components.monitoring.tests.test_retrain_trigger_claims import performance
 from components.monitoring.tests.trigger_on_kubernetes_conformance import TriggerOnKubernetesConformance, retraining_pipeline
 from components.monitoring.tests.trigger_store_conformance import START, OpenStore, TriggerStoreConformance, alert, decision, intent

@@ -22,7 +22,8 @@ from components.monitoring.performance import estimate as cbpe
 from components.monitoring.performance.join import JoinedWindow, join_window
 from components.monitoring.performance.live_trial import live_trial
 from components.monitoring.performance.loss import loss_price, window_loss
-from components.monitoring.performance.measure import Rows, block_length, by_slice, days_of, measure, metric_value
+from components.monitoring.performance.measure import Rows, by_slice, measure
+from components.monitoring.performance.metric import block_length, days_of, metric_value
 from components.monitoring.prediction_log import PredictionLog
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.contracts.errors import CrisplineError
-from components.monitoring.performance.measure import metric_value
+from components.monitoring.performance.metric import days_of, metric_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,8 +100,6 @@ def backtest(metric: str, reference: pd.DataFrame, window: timedelta) -> list[Di
     Blocks are whole days, at most a window long, and at least `SHORTEST_RECORD` of them where the reference allows. They are taken in
     time order, never shuffled: rows of one day share their weather. Blocks shorter than the window overstate the error, the safe side.
     """
-    from components.monitoring.performance.measure import days_of
-
     require_estimable(metric)
     day = days_of(reference["prediction_moment"], timedelta(days=1))
     span = int(day.max() - day.min()) + 1

@@ -20,6 +20,7 @@ from components.contracts.platform import Platform
 from components.deployment.bundle import read_file, read_manifest
 from components.monitoring.performance.join import join_window
 from components.monitoring.performance.loss import losses, mean_error
+from components.monitoring.performance.metric import days_of
 from components.monitoring.performance.trial import fit_trial, row_weights
 from components.monitoring.prediction_log import PredictionLog
 from components.monitoring.retrain_trigger.worth import best_training_window
@@ -47,7 +48,6 @@ def live_trial(
     None where it cannot be made: the release keeps no features, or labels of one class only.
     """
     from components.model_engineering.rows import encoding_of
-    from components.monitoring.performance.measure import days_of
 
     rows = labelled_history(usecase, platform, end, as_of)
     if rows is None:

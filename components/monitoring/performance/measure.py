@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from components.monitoring.performance.estimate import expected_metric, student
+from components.monitoring.performance.metric import block_length, days_of, metric_value
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -47,28 +50,6 @@ class Measurement:
         return self.explained - self.value > self.drift_limit
 
 
-def metric_value(metric: str, label: npt.NDArray[np.int64], probability: npt.NDArray[np.float64]) -> float:
-    """ROC AUC or average precision of labels 0/1 [rows] and scores [rows], as scikit-learn computes them. NaN when a class is absent."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if len(np.unique(label)) < 2:
-        return math.nan
-    return float((roc_auc_score if metric == "roc_auc" else average_precision_score)(label, probability))
-
-
-def days_of(moments: pd.Series, day: timedelta) -> npt.NDArray[np.int64]:
-    """The number of the day (or other length) since the epoch, UTC, of each moment [rows]."""
-    import pandas as pd
-
-    nanoseconds = pd.to_datetime(moments, utc=True).dt.as_unit("ns").astype("int64").to_numpy()
-    return np.asarray(nanoseconds // (int(day.total_seconds()) * 1_000_000_000), dtype=np.int64)
-
-
-def block_length(window: timedelta) -> timedelta:
-    """A day; for windows shorter than a week a seventh of the window, so that there is something to leave out."""
-    return min(timedelta(days=1), window / 7)
-
-
 def jackknife(statistic: Callable[[Rows], float], days: npt.NDArray[np.int64]) -> tuple[float, int]:
     """Standard error of `statistic(mask)` by leaving out one day at a time, and the number of days. NaN with fewer than two usable days."""
     values = np.array([statistic(days != day) for day in np.unique(days)])
@@ -84,8 +65,6 @@ def measure(metric: str, labelled: pd.DataFrame, window: timedelta, reference_er
 
     None when it cannot be measured: one class only, or fewer than two days.
     """
-    from components.monitoring.performance.estimate import expected_metric, student
-
     label, probability = labelled["label"].to_numpy(dtype=np.int64), labelled["probability"].to_numpy(dtype=np.float64)
     value = metric_value(metric, label, probability)
     days = days_of(labelled["prediction_moment"], block_length(window))

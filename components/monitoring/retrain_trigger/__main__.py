@@ -17,7 +17,8 @@ from components.contracts.loading import load_usecase
 from components.contracts.platform import PLATFORM_VARIABLE, Platform
 from components.contracts.runs import RunSubmitter
 from components.contracts.usecase import UseCase
-from components.monitoring.retrain_trigger.claims import LEASE_SECONDS, open_store
+from components.monitoring.retrain_trigger.claims import LEASE_SECONDS
+from components.monitoring.retrain_trigger.stores import open_store
 from components.monitoring.retrain_trigger.trigger import POLL_SECONDS, Trigger
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.contracts.loading import load_usecase
 from components.contracts.platform import Platform
-from components.monitoring.retrain_trigger.claims import open_store
+from components.monitoring.retrain_trigger.stores import open_store
 from components.monitoring.retrain_trigger.trigger import Trigger
 from pipelines.runners.kubeflow_runs import KubeflowRuns
 

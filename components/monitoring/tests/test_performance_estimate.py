@@ -21,7 +21,7 @@ from components.monitoring.performance.estimate import (
     require_estimable,
     sampling_error,
 )
-from components.monitoring.performance.measure import metric_value
+from components.monitoring.performance.metric import metric_value
 
 pytestmark = pytest.mark.monitoring
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.monitoring.performance.measure import block_length, days_of, jackknife, measure, metric_value
+from components.monitoring.performance.measure import jackknife, measure
+from components.monitoring.performance.metric import block_length, days_of, metric_value
 
 pytestmark = pytest.mark.monitoring
 

@@ -18,7 +18,9 @@ from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
 from components.deployment.gitops import GitRepository
 from components.deployment.releases import release_content, release_path
-from components.monitoring.retrain_trigger.claims import Intent, claim_effective, open_store
+from components.monitoring.retrain_trigger.claims import Intent
+from components.monitoring.retrain_trigger.effective_run import claim_effective
+from components.monitoring.retrain_trigger.stores import open_store
 from components.monitoring.retrain_trigger.trigger import Trigger
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -17,9 +17,11 @@ from components.contracts.errors import CrisplineError
 from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
 from components.monitoring.retrain_trigger import check_service
-from components.monitoring.retrain_trigger.claims import StoreUnavailable, claim_effective, open_store
+from components.monitoring.retrain_trigger.claims import StoreUnavailable
+from components.monitoring.retrain_trigger.effective_run import claim_effective
 from components.monitoring.retrain_trigger.kubernetes_objects import connect
 from components.monitoring.retrain_trigger.kubernetes_store import MOST_EVENT_BYTES, KubernetesStore
+from components.monitoring.retrain_trigger.stores import open_store
 from components.monitoring.tests.fake_kubernetes_api import FakeKubernetesApi
 from components.monitoring.tests.test_retrain_trigger_service import Service, free_port
 from components.monitoring.tests.test_retrain_trigger_service import performance as payload

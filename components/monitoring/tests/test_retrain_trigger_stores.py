@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.monitoring.retrain_trigger.claims import open_store as open_by_uri
+from components.monitoring.retrain_trigger.stores import open_store as open_by_uri
 from components.monitoring.tests.fake_kubernetes_api import FakeKubernetesApi
 from components.monitoring.tests.trigger_store_conformance import OpenStore, TriggerStoreConformance
 

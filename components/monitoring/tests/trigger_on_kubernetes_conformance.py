@@ -16,7 +16,7 @@ import pytest
 
 from components.contracts.platform import Platform
 from components.contracts.records import RecordStore
-from components.monitoring.retrain_trigger.claims import claim_effective
+from components.monitoring.retrain_trigger.effective_run import claim_effective
 from components.monitoring.tests.retrain_trigger_on_kubernetes import replica
 from components.monitoring.tests.test_retrain_trigger_claims import CAUSE, performance
 from pipelines.kubernetes_settings import KubernetesSettings
