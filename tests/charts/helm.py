@@ -87,7 +87,7 @@ class Helm:
 
     def _run(self, *arguments: str, files: Sequence[Path], values: Mapping[str, Any] | None) -> str:
         given = [argument for file in files for argument in ("-f", str(file))] + ["-f", "-"]
-        ended = subprocess.run([self.program, *arguments, *given], input=json.dumps(values or {}), capture_output=True, text=True, timeout=120)
+        ended = subprocess.run([self.program, *arguments, *given], input=json.dumps(values or {}), capture_output=True, text=True, timeout=300)
         if ended.returncode:
             raise ChartRefused(ended.stderr + ended.stdout)
         return ended.stdout
@@ -108,7 +108,7 @@ class Kubeconform:
             input=manifests,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
 

@@ -61,7 +61,7 @@ def predictor_stand_in(name: str, port: int = 0) -> Iterator[PredictorStandIn]:
 
 def ask(port: int, headers: Mapping[str, str] | None = None) -> str:
     """Who answered, by the header; AssertionError when the body says otherwise."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", "/api/v1.0/predictions", b"{}", {"content-type": "application/json", **(headers or {})})
         answer = connection.getresponse()
@@ -78,7 +78,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, seconds: float = 10) -> None:
+def wait_for_port(port: int, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while True:
         with socket.socket() as client:
@@ -88,7 +88,7 @@ def wait_for_port(port: int, seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
-def wait_until(look: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(look: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline

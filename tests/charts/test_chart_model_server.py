@@ -317,7 +317,7 @@ def test_the_running_proxy_divides_by_weight_names_who_answered_and_gives_every_
                 asked = set(re.findall(r"haproxy_[a-z_]+", dashboard))
                 assert asked and all(f"\n{name}{{" in metrics for name in asked)
                 first.break_next = second.break_next = 1  # the connection closes before an answer began
-                assert all(ask(ports["front"]) in ("default", "canary") for _ in range(30))
+                assert all(ask(ports["front"]) in ("default", "canary") for _ in range(80))
                 assert first.break_next == second.break_next == 0
                 tried = first.ids + second.ids
                 assert len(tried) - len(set(tried)) == 2, "what was sent once more kept its id"

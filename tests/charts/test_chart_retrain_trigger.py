@@ -227,7 +227,7 @@ def test_values_that_make_no_sense_are_refused_with_the_key(helm: Helm, values: 
 
 
 def test_the_pages_are_generated_and_every_value_is_described() -> None:
-    done = subprocess.run([sys.executable, "-m", "pipelines.chart_pages", "--check", str(CHART)], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "pipelines.chart_pages", "--check", str(CHART)], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
