@@ -7,7 +7,6 @@ import fcntl
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -30,6 +29,8 @@ FIELD_MANAGER = "crispline-tests"
 # What a namespace that enforces `restricted` asks of a pod; an arbitrary user, as OpenShift assigns one.
 ARBITRARY_USER = 1234567
 POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": ARBITRARY_USER, "runAsGroup": 0, "fsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}}
+# How long a state is waited for that comes sooner on an idle machine: only a test that fails waits so long.
+PATIENCE = 420.0
 CONTAINER_SECURITY: Object = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -103,22 +104,23 @@ class Cluster:
         with contextlib.suppress(ApiException):
             resource.delete(name=name, body={"propagationPolicy": "Foreground"}, **({"namespace": namespace} if namespace else {}))
 
-    def wait_for(self, what: str, look: Callable[[], Found | None], seconds: float = 120) -> Found:
+    def wait_for(self, what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
         """Poll until `look` gives something true; AssertionError with `what` after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
+            began = time.monotonic()
             found = look()
             if found:
                 return found
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what}: not within {seconds:.0f} s")
-            time.sleep(0.5)
+            time.sleep(max(0.5, time.monotonic() - began))  # a look that starts a program in a pod takes the processor from what it waits for
 
     def pods(self, namespace: str, selector: str = "") -> list[client.V1Pod]:
         found: list[client.V1Pod] = self.core.list_namespaced_pod(namespace, label_selector=selector).items
         return found
 
-    def ready(self, namespace: str, selector: str, count: int = 1, seconds: float = 180) -> list[client.V1Pod]:
+    def ready(self, namespace: str, selector: str, count: int = 1, seconds: float = PATIENCE) -> list[client.V1Pod]:
         """Wait until `count` pods of a selector are ready and none of it is ending; return them."""
 
         def look() -> list[client.V1Pod] | None:
@@ -154,7 +156,7 @@ class Cluster:
                 _preload_content=False,
                 **({"container": container} if container else {}),
             )
-        answer.run_forever(timeout=120)
+        answer.run_forever(timeout=PATIENCE)
         code = answer.returncode  # before the output: reading that throws away the channel which this comes from
         said: str = answer.read_all()
         assert code == 0, f"{' '.join(command)} in {pod} gave {code}:\n{said}"
@@ -172,7 +174,7 @@ class Cluster:
         volumes: Mapping[str, Object] | None = None,
         user: int = ARBITRARY_USER,
         memory: str = "2Gi",
-        seconds: float = 300,
+        seconds: float = PATIENCE,
     ) -> Ended:
         """Run a restricted pod with a read-only root to its end, once. `volumes`: a volume's source by the path where it is mounted; /tmp is one."""
         pod = {**pod_spec(image, args, command, env, volumes, user, memory), "restartPolicy": "Never"}
@@ -216,7 +218,7 @@ class Cluster:
         volumes: Mapping[str, Object] | None = None,
         user: int = ARBITRARY_USER,
         memory: str = "1Gi",
-        seconds: float = 180,
+        seconds: float = PATIENCE,
     ) -> None:
         """Start a restricted pod with a read-only root, labelled `app: <name>`, and wait until it is ready."""
         pod = {**pod_spec(image, args, command, env, volumes, user, memory), "restartPolicy": "Always"}
@@ -244,18 +246,16 @@ class Cluster:
     @contextlib.contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """`http://127.0.0.1:<free port>` that leads to a port of `service/<name>` or `pod/<name>` (of a Service: one pod, picked once). Needs kubectl."""
-        kubectl = needed_program("kubectl")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            local = probe.getsockname()[1]
-        with subprocess.Popen(
-            [kubectl, "port-forward", "-n", namespace, target, f"{local}:{port}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        command = [needed_program("kubectl"), "port-forward", "--address", "127.0.0.1", "-n", namespace, target, f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
                 assert process.stdout is not None
                 said = process.stdout.readline()
-                assert "Forwarding from" in said, f"kubectl port-forward {target} {port}: {said}{process.stdout.read() if process.poll() is not None else ''}"
-                yield f"http://127.0.0.1:{local}"
+                found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", said)
+                assert found, f"{' '.join(command)}: {said}{process.stdout.read() if process.poll() is not None else ''}"
+                # kubectl says a line for every connection; a full pipe would stop it.
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                yield f"http://127.0.0.1:{found[1]}"
             finally:
                 process.terminate()
 

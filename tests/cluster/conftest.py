@@ -21,6 +21,8 @@ from tests.cluster.access import Cluster, building, needed_program
 
 USECASE = "flights"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+# Two processes take one file after the other; they end at about the same time when the longest come first.
+LONGEST_FIRST = ("steps", "canary", "serving", "platform", "retrain_trigger", "gitops")
 _made: list[str] = []  # namespaces of the running tests, for the report of a failure
 
 
@@ -82,7 +84,7 @@ def namespace(kube: Cluster) -> Iterator[Callable[..., str]]:
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {**RESTRICTED, **(labels or {})}}})
         made.append(name)
         _made.append(name)
-        kube.wait_for(f"default service account of {name}", lambda: kube.get("v1", "ServiceAccount", "default", name), 60)
+        kube.wait_for(f"default service account of {name}", lambda: kube.get("v1", "ServiceAccount", "default", name))
         return name
 
     yield make
@@ -114,6 +116,14 @@ def schemas() -> list[str]:
     if not locations:
         pytest.skip("CRISPLINE_SCHEMAS is not set; it names the schemas of kubeconform, such as: default")
     return [part for location in locations for part in ("-schema-location", location)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        topic = item.path.stem.removeprefix("test_cluster_")
+        return LONGEST_FIRST.index(topic) if topic in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

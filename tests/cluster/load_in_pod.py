@@ -44,7 +44,7 @@ def main() -> None:
 
     def client() -> None:
         headers = {"content-type": "application/json"} | dict(each.split("=", 1) for each in given.header)
-        with httpx.Client(timeout=30, headers=headers, trust_env=False) as session:
+        with httpx.Client(timeout=120, headers=headers, trust_env=False) as session:
             while time.monotonic() < ends and not stop.is_set():
                 with lock:
                     ticket = next(tickets, None)

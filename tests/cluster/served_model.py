@@ -55,9 +55,9 @@ class Load:
     pod: str
     _found: Object | None = field(default=None, init=False)
 
-    def result(self, seconds: float = 180) -> Object:
+    def result(self) -> Object:
         if self._found is None:
-            self.kube.wait_for(f"the end of {self.pod}", self._ended, seconds)
+            self.kube.wait_for(f"the end of {self.pod}", self._ended)
             self._found = json.loads(self.kube.log(self.namespace, self.pod).splitlines()[-1])
             self.kube.delete("v1", "Pod", self.pod, self.namespace)
         return self._found
@@ -97,7 +97,7 @@ class ServedModel:
         began = time.monotonic()
         self.helm(
             *("upgrade", "--install", USECASE, CHART, "-n", self.namespace, "-f", "-"),
-            *(("--wait", "--timeout", "5m") if wait else ()),
+            *(("--wait", "--timeout", "10m") if wait else ()),
             input=json.dumps(given),
         )
         return time.monotonic() - began
@@ -110,20 +110,20 @@ class ServedModel:
         return json.dumps({"jsonData": {"instances": [{**row, **moments, **changes}]}}).encode()
 
     @contextmanager
-    def load(self, seconds: float, *, url: str = "", prefix: str = "load", clients: int = 4, **options: Any) -> Iterator[Load]:
-        """Requests from inside the namespace while the block runs, then to their end. `options`: those of load_in_pod.py."""
+    def load(self, *, url: str = "", prefix: str = "load", clients: int = 4, **options: Any) -> Iterator[Load]:
+        """Requests from inside the namespace while the block runs, until `stop`, or as many as `requests` says. `options`: those of load_in_pod.py."""
         self._pods += 1
         name = f"load-{self._pods}"
         files = {"load.py": (HERE / "load_in_pod.py").read_text(), "body.json": self.request().decode()}
         self.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}, namespace=self.namespace)
-        arguments = ["--url", url or self.url, "--body", "/load/body.json", "--seconds", str(seconds), "--clients", str(clients), "--prefix", prefix]
+        arguments = ["--url", url or self.url, "--body", "/load/body.json", "--seconds", "1800", "--clients", str(clients), "--prefix", prefix]
         arguments += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         pod = self.pod(name, "serving", ["python", "/load/load.py", *arguments], {"/load": {"configMap": {"name": name}}})
         running = Load(self.kube, self.namespace, name)
         self.kube.apply(pod, namespace=self.namespace)
-        self.kube.wait_for(f"the start of {name}", lambda: "started" in self.kube.log(self.namespace, name), 90)
+        self.kube.wait_for(f"the start of {name}", lambda: "started" in self.kube.log(self.namespace, name))
         yield running
-        running.result(seconds + 120)
+        running.result()
 
     def pod(self, name: str, image: str, command: Sequence[str], volumes: Mapping[str, Object], **labels: str) -> Object:
         """A restricted pod that runs a command once."""

@@ -46,9 +46,9 @@ PATH = canary_path(USECASE, "dev")
 TOKEN = "Basic " + base64.b64encode(b"crispline-canary:secret-of-the-test").decode()
 CONTROLLER = "crispline-canary-controller"
 # Small samples and wide margins, so that a test takes minutes: the rule itself is measured by benchmarks/canary_rule.py. A stage lasts long enough that
-# one test can look at it while nothing is raised.
+# the controller is killed in the middle of one.
 RULE: Object = {
-    "first_look": 25, "minimum_requests": 100, "error_margin": 0.1, "slow_seconds": 2.5, "slow_margin": 0.2, "drift_margin": 0.6, "minimum_hold": "45s",
+    "first_look": 25, "minimum_requests": 100, "error_margin": 0.1, "slow_seconds": 2.5, "slow_margin": 0.2, "drift_margin": 0.6, "minimum_hold": "20s",
 }  # fmt: skip
 ARGO = "argoproj.io/v1alpha1"
 
@@ -74,7 +74,10 @@ class World:
         return commit
 
     def begin(self, release: str, plan: list[int]) -> None:
-        """A canary, reviewed and merged; the one before must have ended."""
+        """A canary, reviewed and merged, once the one before has ended, if need be by hand, and its pods are gone."""
+        if self.canary() is not None:
+            self.commit({PATH: b"canary: {}\n"}, "End the canary by hand")
+        self.wait_for_no_canary()
         repository = self.repository()
         with repository.locked():
             repository.commit_files(beginning(repository, PLACE, self.releases[release], plan), f"Begin the canary of {release}", datetime.now(UTC))
@@ -89,22 +92,28 @@ class World:
     def canary(self) -> Canary | None:
         return parse(self.repository().read_file(PATH), PATH)
 
-    def wait_for_weight(self, weight: int, seconds: float = 240) -> None:
+    def wait_for_weight(self, weight: int) -> None:
+        """Until that weight or a higher one is in Git: the next step may come between two looks."""
+
         def there() -> bool:
             found = self.canary()
             assert found is not None, f"the canary ended: {[record['reason'] for record in self.records('rollback')]}"
-            return found.weight == weight
+            return found.weight >= weight
 
-        self.served.kube.wait_for(f"weight {weight} in Git", there, seconds)
+        self.served.kube.wait_for(f"weight {weight} in Git", there)
 
-    def wait_for_the_end(self, release: str, seconds: float = 240) -> Object:
+    def wait_for_no_canary(self) -> None:
+        selector = f"{PREDICTORS},crispline.io/predictor=canary"
+        self.served.kube.wait_for("the end of the canary's pods", lambda: not self.served.kube.pods(self.served.namespace, selector))
+
+    def wait_for_the_end(self, release: str) -> Object:
         """Until the canary of a release is no more in Git and its rollback is recorded; the record."""
-        self.served.kube.wait_for("the canary's end in Git", lambda: self.canary() is None, seconds)
+        self.served.kube.wait_for("the canary's end in Git", lambda: self.canary() is None)
 
         def recorded() -> list[Object]:
             return [each for each in self.records("rollback") if each["lineage"]["release"] == self.releases[release]]
 
-        return self.served.kube.wait_for("the record of the rollback", recorded, 30)[-1]
+        return self.served.kube.wait_for("the record of the rollback", recorded)[-1]
 
     # --- records and log -----------------------------------------------------------------------------------------------------------------
 
@@ -136,9 +145,7 @@ class World:
     def seconds_to_effect(self, record: Object, release: str) -> float:
         """From the commit of a rollback to the last answer of the challenger; the log moves every two seconds."""
         committed = self.committed(str(record["details"]["commit"]))
-        self.served.kube.wait_for(
-            "the end of the canary's pods", lambda: not self.served.kube.pods(self.served.namespace, f"{PREDICTORS},crispline.io/predictor=canary"), 180
-        )
+        self.wait_for_no_canary()
         last = self.last_answer_of_the_canary(release)
         return 0.0 if last is None else max(0.0, (last - committed).total_seconds())
 
@@ -213,7 +220,7 @@ def world(kube: Cluster, helm: Callable[..., str], images: Images, namespace: Ca
             kube.apply(application(found, inside))
         else:
             stack.enter_context(HelmLoop(served, repository, tmp_path_factory.mktemp("helm-loop")))
-        kube.ready(space, PREDICTORS, 1, seconds=300)
+        kube.ready(space, PREDICTORS, 1)
         install_controller(found)
         yield found
 
@@ -307,22 +314,22 @@ def install_controller(world: World) -> None:
         "argocd": {"enabled": bool(world.application), "application": world.application or "none"},
     }
     chart = str(ROOT / "charts" / "canary-controller")
-    served.helm("upgrade", "--install", "canary", chart, "-n", served.namespace, "-f", "-", "--wait", "--timeout", "3m", input=json.dumps(values))
+    served.helm("upgrade", "--install", "canary", chart, "-n", served.namespace, "-f", "-", "--wait", "--timeout", "10m", input=json.dumps(values))
 
 
 def test_helm_test_reaches_everything_that_the_controller_needs(world: World) -> None:
-    said = world.served.helm("test", "canary", "-n", world.served.namespace, "--timeout", "3m")
+    said = world.served.helm("test", "canary", "-n", world.served.namespace, "--timeout", "10m")
     assert "Phase:          Succeeded" in said
     assert re.search(r"calls of flights in dev: \{.*'default': \{'[0-9.]+:8000': ", said) and "a wrong path of the controller: 404" in said, said
     assert world.served.kube.get("v1", "Pod", f"{CONTROLLER}-test", world.served.namespace) is None
 
 
 def test_a_good_challenger_gets_its_weight_and_is_raised_on_live_evidence(world: World, record_property: Callable[[str, Any], None]) -> None:
-    with world.served.load(600, clients=4, prefix="good") as load:
+    with world.served.load(clients=4, prefix="good") as load:
         world.begin("good", [25, 60, 100])
-        world.wait_for_weight(60, 300)
-        advanced = world.served.kube.wait_for("the record of the step", lambda: [each for each in world.records("canary") if each["outcome"] == "advanced"], 30)
-        world.served.kube.wait_for("60 % in the traffic", lambda: effects(world).get(60), 120)
+        world.wait_for_weight(60)
+        advanced = world.served.kube.wait_for("the record of the step", lambda: [each for each in world.records("canary") if each["outcome"] == "advanced"])
+        world.served.kube.wait_for("60 % in the traffic", lambda: 60 in effects(world))
         result = load.stop()
     share = advanced[0]["details"]["judged"]["share"]
     total = sum(advanced[0]["details"]["judged"][name]["total"] for name in ("challenger", "champion"))
@@ -339,6 +346,21 @@ def effects(world: World) -> dict[int, float]:
     return {each["inputs"]["weight"]: each["details"]["seconds"] for each in world.records("canary") if each["outcome"] == "in_effect"}
 
 
+def test_a_killed_controller_goes_on_where_it_stopped(world: World) -> None:
+    kube, space = world.served.kube, world.served.namespace
+    before = {each["id"] for each in world.records("canary")}
+    kube.core.delete_namespaced_pod(kube.pods(space, "app.kubernetes.io/component=controller")[0].metadata.name, space, grace_period_seconds=0)
+    kube.ready(space, "app.kubernetes.io/component=controller", 1)
+    with world.served.load(clients=4, prefix="resumed") as load:
+        world.wait_for_weight(100)
+        kube.wait_for("100 % in the traffic", lambda: 100 in effects(world))
+        result = load.stop()
+    assert result["failed"] == 0, result
+    assert before < {each["id"] for each in world.records("canary")}
+    awaited = [each["inputs"]["weight"] for each in world.records("canary") if each["outcome"] == "awaited"]
+    assert sorted(awaited) == [25, 60, 100], "each stage was begun once"
+
+
 def test_self_healing_and_the_controller_do_not_fight(world: World) -> None:
     """Somebody changes a live weight by hand: Argo CD puts back what Git says, and the controller commits nothing about it."""
     if not world.application:
@@ -349,36 +371,20 @@ def test_self_healing_and_the_controller_do_not_fight(world: World) -> None:
         next(each.metadata.name for each in kube.core.list_namespaced_config_map(space).items if "haproxy.cfg" in (each.data or {})),
     )
     said = kube.core.read_namespaced_config_map(name, space).data["haproxy.cfg"]
-    assert "rand(100) lt 60" in said
-    kube.core.patch_namespaced_config_map(name, space, {"data": {"haproxy.cfg": said.replace("rand(100) lt 60", "rand(100) lt 1")}})
-    kube.wait_for("the weight that Git says", lambda: kube.core.read_namespaced_config_map(name, space).data["haproxy.cfg"] == said, 120)
+    changed = re.sub(r"rand\(100\) lt \d+", "rand(100) lt 1", said)
+    assert changed != said
+    kube.core.patch_namespaced_config_map(name, space, {"data": {"haproxy.cfg": changed}})
+    kube.wait_for("the weight that Git says", lambda: kube.core.read_namespaced_config_map(name, space).data["haproxy.cfg"] == said)
     time.sleep(6)  # three rounds of the controller
     assert world.repository().head == head
 
 
-def test_a_killed_controller_goes_on_where_it_stopped(world: World) -> None:
-    kube, space = world.served.kube, world.served.namespace
-    before = {each["id"] for each in world.records("canary")}
-    kube.core.delete_namespaced_pod(kube.pods(space, "app.kubernetes.io/component=controller")[0].metadata.name, space, grace_period_seconds=0)
-    kube.ready(space, "app.kubernetes.io/component=controller", 1)
-    with world.served.load(300, clients=4, prefix="resumed") as load:
-        world.wait_for_weight(100, 240)
-        result = load.stop()
-    assert result["failed"] == 0, result
-    assert before < {each["id"] for each in world.records("canary")}
-    awaited = [each["inputs"]["weight"] for each in world.records("canary") if each["outcome"] == "awaited"]
-    assert sorted(awaited) == [25, 60, 100], "each stage was begun once"
-
-
+@pytest.mark.cluster_long
 def test_a_challenger_with_a_wrong_model_is_rolled_back_on_live_evidence(world: World, record_property: Callable[[str, Any], None]) -> None:
     """It answers everything, in time, with other predictions."""
-    world.commit({PATH: b"canary: {}\n"}, "End the canary by hand")
-    world.served.kube.wait_for(
-        "the end of its pods", lambda: not world.served.kube.pods(world.served.namespace, f"{PREDICTORS},crispline.io/predictor=canary"), 180
-    )
-    with world.served.load(600, clients=4, prefix="wrong") as load:
+    with world.served.load(clients=4, prefix="wrong") as load:
         world.begin("wrong", [25, 60, 100])
-        world.served.kube.wait_for("the beginning", lambda: effects_of(world, "wrong"), 240)
+        world.served.kube.wait_for("the beginning", lambda: effects_of(world, "wrong"))
         record = world.wait_for_the_end("wrong")
         took = world.seconds_to_effect(record, world.releases["wrong"])
         result = load.stop()
@@ -392,9 +398,9 @@ def test_a_challenger_with_a_wrong_model_is_rolled_back_on_live_evidence(world: 
 
 
 def test_a_challenger_that_refuses_what_the_champion_answers_is_rolled_back(world: World, record_property: Callable[[str, Any], None]) -> None:
-    with world.served.load(600, clients=4, prefix="refusing") as load:
+    with world.served.load(clients=4, prefix="refusing") as load:
         world.begin("refusing", [25, 100])
-        world.served.kube.wait_for("the beginning", lambda: effects_of(world, "refusing"), 240)
+        world.served.kube.wait_for("the beginning", lambda: effects_of(world, "refusing"))
         record = world.wait_for_the_end("refusing")
         world.seconds_to_effect(record, world.releases["refusing"])
         result = load.stop()
@@ -410,10 +416,12 @@ def effects_of(world: World, release: str) -> list[Object]:
 
 
 def test_the_history_is_what_the_policy_allows(world: World) -> None:
+    """The steps and rollbacks of the tests before this one."""
     repository = world.repository()
     history = repository.history(PATH)
     ours = [number for number, version in enumerate(history) if by_controller(version.trailers)]
-    assert len(ours) == 4, "two steps, two rollbacks"
+    decided = [each for each in world.records("canary") if each["outcome"] == "advanced"] + world.records("rollback")
+    assert len(ours) == len(decided) > 0
     for number in ours:
         before, after = history[number + 1], history[number]
         plan = approved(history[number + 1 :], PATH)

@@ -138,7 +138,7 @@ def gitops(kube: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         kube.apply(*objects)
         try:
-            kube.wait_for(f"Application {APPLICATION} compared with {bare}", lambda: compared(found), 120)
+            kube.wait_for(f"Application {APPLICATION} compared with {bare}", lambda: compared(found))
         except AssertionError as error:
             pytest.skip(f"Argo CD cannot take a repository from a folder of this machine, or its controllers do not run: {error}")
         yield found
@@ -148,7 +148,7 @@ def gitops(kube: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             kube.delete(each["apiVersion"], each["kind"], each["metadata"]["name"], "argocd")
         # An Application takes its objects away with it as long as its project is there.
         with contextlib.suppress(AssertionError):
-            kube.wait_for("the Applications' end", lambda: not _applications(kube), 120)
+            kube.wait_for("the Applications' end", lambda: not _applications(kube))
         kube.delete(ARGO["api_version"], "AppProject", PROJECT, "argocd")
         kube.delete("v1", "Namespace", namespace)
 
@@ -165,15 +165,15 @@ def compared(found: GitOps) -> bool:
     return found.application()["status"].get("sync", {}).get("status") == "Synced"
 
 
-def in_seconds(kube: Cluster, what: str, look: Callable[[], bool], began: float, seconds: float = 120) -> float:
-    kube.wait_for(what, look, seconds)
+def in_seconds(kube: Cluster, what: str, look: Callable[[], bool], began: float) -> float:
+    kube.wait_for(what, look)
     return time.monotonic() - began
 
 
 def test_before_the_first_promotion_the_namespace_is_there_and_nothing_is_served(gitops: GitOps) -> None:
-    found = gitops.kube.wait_for("the namespace", lambda: gitops.kube.get("v1", "Namespace", gitops.namespace), 60)
+    found = gitops.kube.wait_for("the namespace", lambda: gitops.kube.get("v1", "Namespace", gitops.namespace))
     assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    gitops.kube.wait_for("its quota", lambda: gitops.kube.get("v1", "ResourceQuota", "crispline", gitops.namespace), 60)
+    gitops.kube.wait_for("its quota", lambda: gitops.kube.get("v1", "ResourceQuota", "crispline", gitops.namespace))
     assert gitops.deployment() is None
     application = gitops.application()
     assert application["spec"]["project"] == PROJECT and application["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
@@ -211,7 +211,7 @@ def test_a_rollback_is_a_commit_too(gitops: GitOps, record_property: Callable[[s
     gitops.promote(0, "first")
     gitops.promote(1, "second")
     argocd.refresh(LOOK)
-    gitops.kube.wait_for("the second release", lambda: gitops.served() == gitops.releases[1], 120)
+    gitops.kube.wait_for("the second release", lambda: gitops.served() == gitops.releases[1])
     began = time.monotonic()
     roll_back(gitops.platform, USECASE, ENVIRONMENT, "previous", "worse", datetime.now(UTC))
     argocd.refresh(LOOK)
@@ -223,19 +223,19 @@ def test_a_rollback_is_a_commit_too(gitops: GitOps, record_property: Callable[[s
 def test_a_change_by_hand_is_undone_and_what_git_takes_away_goes(gitops: GitOps) -> None:
     gitops.promote(2, "third")
     argocd.refresh(LOOK)
-    gitops.kube.wait_for("the third release", lambda: gitops.served() == gitops.releases[2], 120)
+    gitops.kube.wait_for("the third release", lambda: gitops.served() == gitops.releases[2])
     gitops.kube.apps.patch_namespaced_deployment(DEPLOYMENT, gitops.namespace, {"spec": {"replicas": 0}})
-    gitops.kube.wait_for("the replicas that Git says", lambda: (gitops.deployment() or {"spec": {}})["spec"].get("replicas") == 1, 120)
+    gitops.kube.wait_for("the replicas that Git says", lambda: (gitops.deployment() or {"spec": {}})["spec"].get("replicas") == 1)
     values = (gitops.clone / "manifests" / "environments" / ENVIRONMENT / USECASE / "values.yaml").read_text()
     gitops.git("pull", "--quiet", "--rebase", "origin", "main")
     gitops.git("rm", "--quiet", f"manifests/environments/{ENVIRONMENT}/{USECASE}/values.yaml")
     gitops.git("commit", "--quiet", "-m", "Serve no longer")
     gitops.git("push", "--quiet", "origin", "HEAD:main")
     gitops.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "ApplicationSet", **_asked_again(gitops)})
-    gitops.kube.wait_for("the Deployment's end", lambda: gitops.deployment() is None, 240)
+    gitops.kube.wait_for("the Deployment's end", lambda: gitops.deployment() is None)
     gitops.commit("Serve again", values_yaml=values)
     gitops.kube.apply({"apiVersion": "argoproj.io/v1alpha1", "kind": "ApplicationSet", **_asked_again(gitops)})
-    gitops.kube.wait_for("the Deployment again", lambda: gitops.served() == gitops.releases[2], 240)
+    gitops.kube.wait_for("the Deployment again", lambda: gitops.served() == gitops.releases[2])
 
 
 def _asked_again(gitops: GitOps) -> Object:
@@ -259,14 +259,14 @@ def test_a_promotion_is_answered_by_the_new_release(
     gitops.commit("Real images", values_yaml=json.dumps(values))
     gitops.promote(0, "real")
     argocd.refresh(LOOK)
-    gitops.kube.wait_for("the first release", lambda: gitops.served() == old and rolled_out(gitops), 240)
+    gitops.kube.wait_for("the first release", lambda: gitops.served() == old and rolled_out(gitops))
     assert answers(served) == old
-    with served.load(300, clients=2, pause=0.02, prefix="promoted") as load:
+    with served.load(clients=2, pause=0.02, prefix="promoted") as load:
         began = time.monotonic()
         gitops.promote(1, "real-too")
         argocd.refresh(LOOK)
-        took = in_seconds(gitops.kube, "an answer of the new release", lambda: answers(served) == new, began, 240)
-        gitops.kube.wait_for("the end of the roll-out", lambda: rolled_out(gitops), 240)
+        took = in_seconds(gitops.kube, "an answer of the new release", lambda: answers(served) == new, began)
+        gitops.kube.wait_for("the end of the roll-out", lambda: rolled_out(gitops))
         result = load.stop()
     assert result["failed"] == 0 and set(result["releases"]) == {old, new}, result
     record_property("seconds from commit to answer, asked to look", round(took, 1))

@@ -75,10 +75,10 @@ def _ready_at(pod: Any) -> float:
 
 
 def test_a_prediction_through_the_service_reaches_the_prediction_log(served: ServedModel) -> None:
-    with served.load(30, requests=20, clients=2, prefix="first") as load:
+    with served.load(requests=20, clients=2, prefix="first") as load:
         result = load.result()
     assert result["statuses"] == {"200": 20} and result["releases"] == {served.releases[0]: 20}
-    rows = served.kube.wait_for("20 rows in the log", lambda: _when(len(found := served.logged("first-")) >= 20, found), 60)
+    rows = served.kube.wait_for("20 rows in the log", lambda: _when(len(found := served.logged("first-")) >= 20, found))
     assert sorted(row["id"] for row in rows) == sorted(f"first-{number}-0" for number in range(20))
     assert {(row["predictor"], row["release"], row["entity"]) for row in rows} == {("default", served.releases[0], "probe")}
     assert {row["instance"].rsplit("-", 1)[0] for row in rows} <= {pod.metadata.name for pod in served.kube.pods(served.namespace, PREDICTORS)}
@@ -96,7 +96,7 @@ def test_a_bad_request_is_refused_with_the_field_at_fault(served: ServedModel) -
 
 
 def test_helm_test_makes_a_prediction_and_a_bad_request_and_leaves_no_pod(served: ServedModel) -> None:
-    said = served.helm("test", USECASE, "-n", served.namespace, "--timeout", "3m")
+    said = served.helm("test", USECASE, "-n", served.namespace, "--timeout", "10m")
     assert "Phase:          Succeeded" in said
     assert served.kube.get("v1", "Pod", f"{NAME}-test", served.namespace) is None
 
@@ -112,7 +112,8 @@ def test_network_policies_deny_what_is_not_a_declared_flow(served: ServedModel, 
         program = f"import socket\ntry: socket.create_connection(({host!r}, {port}), 3).close(); print('open')\nexcept OSError as error: print('closed', error)"
         return served.python(who, program, container, home).strip().startswith("open")
 
-    assert reaches("neighbour", service, 8000), "clients of the namespace"
+    # A policy reaches the node a moment after the pod that it lets through.
+    served.kube.wait_for("the way of the namespace's clients", lambda: reaches("neighbour", service, 8000))
     assert not reaches("stranger", service, 8000, stranger_home), "another namespace"
     for port in (9000, 8080):
         assert not reaches("neighbour", pod.status.pod_ip, port), f"port {port} is for Prometheus"
@@ -131,8 +132,8 @@ def test_prometheus_reads_every_metric_from_its_own_namespace(served: ServedMode
     served.standing_pod("prometheus", "serving", namespace=home)
     ip = served.kube.pods(served.namespace, PREDICTORS)[0].status.pod_ip
     for port, name in ((8000, "crispline_forwarder_requests_total"), (9000, "crispline_model_info"), (8080, "crispline_sidecar_events_total")):
-        program = f"import urllib.request as u; print(u.urlopen('http://{ip}:{port}/metrics', timeout=10).read().decode())"
-        served.kube.wait_for(f"{name} on {port}", lambda program=program, name=name: name in served.python("prometheus", program, namespace=home), 30)  # type: ignore[misc]
+        program = f"import urllib.request as u\ntry: print(u.urlopen('http://{ip}:{port}/metrics', timeout=10).read().decode())\nexcept OSError as error: print(error)"
+        served.kube.wait_for(f"{name} on {port}", lambda program=program, name=name: name in served.python("prometheus", program, namespace=home))  # type: ignore[misc]
 
 
 def test_kill_9_of_a_sidecars_server_under_load_fails_no_request_and_the_port_stays_open(served: ServedModel) -> None:
@@ -148,11 +149,11 @@ def test_one_replica_survives_it_too_because_its_first_process_restarts_the_serv
 
 
 def _kill_under_load(served: ServedModel, pods: list[str], name: str) -> None:
-    with served.load(240, prefix=f"kill-{name}", clients=2, pause=0.02) as load:
+    with served.load(prefix=f"kill-{name}", clients=2, pause=0.02) as load:
         time.sleep(2)
         killed = server_of(served, pods[0])
         served.python(pods[0], f"import os, signal; os.kill({killed}, signal.SIGKILL)", "sidecar")
-        served.kube.wait_for("another server", lambda: _replaced(served, pods[0], killed), 180)
+        served.kube.wait_for("another server", lambda: _replaced(served, pods[0], killed))
         time.sleep(2)
         result = load.stop()
     assert result["failed"] == 0, result
@@ -160,7 +161,7 @@ def _kill_under_load(served: ServedModel, pods: list[str], name: str) -> None:
     after = served.kube.core.read_namespaced_pod(pods[0], served.namespace)
     assert all(status.restart_count == 0 and status.ready for status in after.status.container_statuses)
     wanted = result["requests"]
-    rows = served.kube.wait_for("the log to catch up", lambda: _when(len(found := served.logged(f"kill-{name}-")) >= wanted - 10, found), 180)
+    rows = served.kube.wait_for("the log to catch up", lambda: _when(len(found := served.logged(f"kill-{name}-")) >= wanted - 10, found))
     lost = wanted - len(rows)
     print(f"\n{wanted} requests, {lost} events lost with the killed server (at most ten, one for each of the sender's workers)")
     assert 0 <= lost <= 10
@@ -179,36 +180,36 @@ def test_with_two_replicas_a_sidecar_container_that_ends_takes_no_request_with_i
     served.install(served.releases[0], replicas=2)
     pods = served.kube.ready(served.namespace, PREDICTORS, 2)
     name = pods[0].metadata.name
-    with served.load(240, prefix="container", clients=2, pause=0.02) as load:
+    with served.load(prefix="container", clients=2, pause=0.02) as load:
         time.sleep(1)
         served.python(name, "import os, signal; os.kill(1, signal.SIGTERM)", "sidecar")
 
         def restarted() -> bool:
             statuses = served.kube.core.read_namespaced_pod(name, served.namespace).status.container_statuses
-            return any(status.name == "sidecar" and status.restart_count == 1 and status.ready for status in statuses)
+            return any(status.name == "sidecar" and status.restart_count >= 1 and status.ready for status in statuses)
 
-        served.kube.wait_for("the sidecar's container to be back", restarted, 180)
+        served.kube.wait_for("the sidecar's container to be back", restarted)
         result = load.stop()
     assert result["failed"] == 0, result
 
 
 def test_a_rolling_update_under_load_fails_no_request(served: ServedModel) -> None:
     first, second = served.releases
-    with served.load(240, prefix="roll", clients=4, pause=0.01) as load:
+    with served.load(prefix="roll", clients=4, pause=0.01) as load:
         seconds = served.install(second)
         result = load.stop()
     print(f"\nrolled over in {seconds:.1f} s under load: {result}")
     assert result["failed"] == 0, result
-    assert set(result["releases"]) == {first, second} and result["requests"] > 200
+    assert set(result["releases"]) == {first, second} and result["requests"] > 50
 
 
 def test_a_rollback_under_load_fails_no_request(served: ServedModel) -> None:
-    with served.load(240, prefix="back", clients=2, pause=0.01) as load:
-        served.helm("rollback", USECASE, "-n", served.namespace, "--wait", "--timeout", "5m")
+    with served.load(prefix="back", clients=2, pause=0.01) as load:
+        served.helm("rollback", USECASE, "-n", served.namespace, "--wait", "--timeout", "10m")
         result = load.stop()
     assert result["failed"] == 0, result
     assert served.releases[0] in result["releases"]
-    with served.load(20, requests=10, prefix="after") as load:
+    with served.load(requests=10, prefix="after") as load:
         assert load.result()["releases"] == {served.releases[0]: 10}
 
 
@@ -218,44 +219,47 @@ def interval(share: float, requests: int, deviations: float = 3.9) -> tuple[floa
     return share - spread, share + spread
 
 
+REQUESTS = 400  # enough to tell 60 % from 25 %: each interval is 10 points wide at most, to either side
+
+
 def test_a_canary_gets_its_weight_and_a_higher_one_under_load(served: ServedModel, haproxy: str) -> None:
     first, second = served.releases
     canary = {"release": second, "plan": [25, 60], "step": 0, "weight": 25, "shadow": False}
     served.install(first, replicas=1, canary=canary, splitter={"kind": "haproxy", "haproxy": {"replicas": 1, "image": haproxy}})
-    with served.load(120, requests=800, clients=4, prefix="canary") as load:
-        low, high = interval(0.25, 800)
+    with served.load(requests=REQUESTS, clients=4, prefix="canary") as load:
+        low, high = interval(0.25, REQUESTS)
         found = load.result()
-    assert found["failed"] == 0 and low < found["predictors"]["canary"] / 800 < high, found
+    assert found["failed"] == 0 and low < found["predictors"]["canary"] / REQUESTS < high, found
     assert found["releases"] == {first: found["predictors"]["default"], second: found["predictors"]["canary"]}
 
-    with served.load(20, requests=20, prefix="named", header="X-Crispline-Predictor=canary") as load:
+    with served.load(requests=20, prefix="named", header="X-Crispline-Predictor=canary") as load:
         assert load.result()["predictors"] == {"canary": 20}
 
-    with served.load(240, clients=2, pause=0.01, prefix="raised") as load:
+    with served.load(clients=2, pause=0.01, prefix="raised") as load:
         seconds = served.install(
             first, replicas=1, canary={**canary, "step": 1, "weight": 60}, splitter={"kind": "haproxy", "haproxy": {"replicas": 1, "image": haproxy}}
         )
         raised = load.stop()
     assert raised["failed"] == 0, raised
-    with served.load(120, requests=800, clients=4, prefix="sixty") as load:
-        low, high = interval(0.6, 800)
+    with served.load(requests=REQUESTS, clients=4, prefix="sixty") as load:
+        low, high = interval(0.6, REQUESTS)
         found = load.result()
-    assert low < found["predictors"]["canary"] / 800 < high, found
+    assert low < found["predictors"]["canary"] / REQUESTS < high, found
     print(f"\na new weight is in force {seconds:.1f} s after `helm upgrade`")
 
-    rows = served.kube.wait_for("canary's rows", lambda: _when(len(rows := served.logged("sixty-")) >= 790, rows), 60)
+    rows = served.kube.wait_for("canary's rows", lambda: _when(len(rows := served.logged("sixty-")) >= REQUESTS - 10, rows))
     by_predictor = {name: sum(row["predictor"] == name for row in rows) for name in ("default", "canary")}
     assert abs(by_predictor["canary"] - found["predictors"]["canary"]) <= 10
     assert {(row["predictor"], row["release"]) for row in rows} == {("default", first), ("canary", second)}
 
 
 def test_a_canary_that_is_taken_back_fails_no_request(served: ServedModel, haproxy: str) -> None:
-    with served.load(240, clients=2, pause=0.01, prefix="gone") as load:
+    with served.load(clients=2, pause=0.01, prefix="gone") as load:
         served.install(served.releases[0], replicas=1, canary={}, splitter={"kind": "haproxy", "haproxy": {"replicas": 1, "image": haproxy}})
-        served.kube.wait_for("the canary to go", lambda: served.kube.get("apps/v1", "Deployment", f"{NAME}-canary", served.namespace) is None, 60)
+        served.kube.wait_for("the canary to go", lambda: served.kube.get("apps/v1", "Deployment", f"{NAME}-canary", served.namespace) is None)
         result = load.stop()
     assert result["failed"] == 0, result
-    with served.load(20, requests=20, prefix="alone") as load:
+    with served.load(requests=20, prefix="alone") as load:
         assert load.result()["predictors"] == {"default": 20}
     assert len(served.kube.ready(served.namespace, SPLITTERS, 1)) == 1
 
@@ -269,10 +273,10 @@ def test_weights_without_a_splitter_are_refused_before_anything_changes(served: 
 def test_a_shadow_sees_every_request_and_answers_nobody(served: ServedModel) -> None:
     first, second = served.releases
     served.install(first, replicas=1, canary={"release": second, "shadow": True})
-    with served.load(60, requests=50, clients=2, prefix="shadow") as load:
+    with served.load(requests=50, clients=2, prefix="shadow") as load:
         result = load.result()
     assert result["failed"] == 0 and result["releases"] == {first: 50}
-    rows = served.kube.wait_for("both predictors' rows", lambda: _when(len(rows := served.logged("shadow-")) >= 100, rows), 60)
+    rows = served.kube.wait_for("both predictors' rows", lambda: _when(len(rows := served.logged("shadow-")) >= 100, rows))
     for predictor, release in (("default", first), ("shadow", second)):
         assert sorted(row["id"] for row in rows if row["predictor"] == predictor and row["release"] == release) == sorted(f"shadow-{n}-0" for n in range(50))
 
@@ -280,9 +284,9 @@ def test_a_shadow_sees_every_request_and_answers_nobody(served: ServedModel) -> 
 def test_a_release_that_was_changed_in_the_store_is_not_served_and_the_old_one_is(served: ServedModel) -> None:
     changed = "0" * 64
     served.install(changed, wait=False, replicas=1)
-    failed = served.kube.wait_for("the init container's refusal", lambda: _refusal(served, changed), 90)
+    failed = served.kube.wait_for("the init container's refusal", lambda: _refusal(served, changed))
     assert "was the release published to this store?" in failed
-    with served.load(20, requests=10, prefix="still") as load:
+    with served.load(requests=10, prefix="still") as load:
         assert load.result()["releases"] == {served.releases[0]: 10}
 
 
@@ -296,7 +300,7 @@ def _refusal(served: ServedModel, release: str) -> str:
 def test_uninstall_leaves_the_volume_and_nothing_of_the_chart(served: ServedModel) -> None:
     notes = served.helm("get", "notes", USECASE, "-n", served.namespace)
     assert "kubectl -n" in notes and "delete pvc data" in notes
-    served.helm("uninstall", USECASE, "-n", served.namespace, "--wait", "--timeout", "3m")
+    served.helm("uninstall", USECASE, "-n", served.namespace, "--wait", "--timeout", "10m")
     core, apps, networking = served.kube.core, served.kube.apps, served.kube.networking
     selector = f"app.kubernetes.io/instance={USECASE}"
 
@@ -308,7 +312,7 @@ def test_uninstall_leaves_the_volume_and_nothing_of_the_chart(served: ServedMode
         ]  # fmt: skip
         return [f"{type(each).__name__}/{each.metadata.name}" for found in lists for each in found(served.namespace, label_selector=selector).items]
 
-    served.kube.wait_for("everything to go", lambda: not left(), 90)
+    served.kube.wait_for("everything to go", lambda: not left())
     assert [claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(served.namespace).items] == ["data"]
     assert len(served.logged("first-")) == 20, "the data are there"
 
@@ -368,7 +372,7 @@ def test_the_admission_policy_completes_the_executor_so_that_restricted_takes_it
     assert [each["kind"] for each in objects] == ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"]
     try:
         served.kube.apply(*objects)
-        pod = served.kube.wait_for("the policy to be in force", lambda: _created(served, home, executors_pod(served, "after", labels)), 60)
+        pod = served.kube.wait_for("the policy to be in force", lambda: _created(served, home, executors_pod(served, "after", labels)))
         engine = next(each for each in pod.spec.containers if each.name == "seldon-container-engine")
         context = engine.security_context
         assert (context.run_as_user, context.run_as_non_root, context.allow_privilege_escalation, context.read_only_root_filesystem) == (

@@ -221,6 +221,8 @@ def test_every_step_of_the_components_ran(finished: Installation) -> None:
     every = {f"{component}.{step}" for component in COMPONENTS for step in steps_of(component)}
     assert every - ran == {"deployment.rollback"}, "a rollback needs two releases: see the promotion tests"
     assert all(ended.succeeded for ended in finished.ended.values())
+    for name, ended in finished.ended.items():
+        print(f"{name}: {ended.seconds:.0f} s, started after {ended.started:.0f} s")
 
 
 def test_what_the_steps_returned_is_what_a_pipeline_branches_on(finished: Installation) -> None:
