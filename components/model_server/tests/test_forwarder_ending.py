@@ -37,7 +37,7 @@ def forwarder(upstream: HttpEnd, log: Path, *more: str) -> Iterator[tuple[str, A
 
 
 def test_a_lame_duck_answers_closes_connections_and_then_ends_in_order(upstream: HttpEnd, tmp_path: Path) -> None:
-    with forwarder(upstream, tmp_path / "log", "--lame-duck-seconds", "2") as (url, running), httpx.Client() as client:
+    with forwarder(upstream, tmp_path / "log", "--lame-duck-seconds", "5") as (url, running), httpx.Client() as client:
         assert "connection" not in client.post(url + ROUTE, json=body(full_row())).headers
         running.send_signal(signal.SIGTERM)
         began = time.monotonic()
@@ -46,8 +46,8 @@ def test_a_lame_duck_answers_closes_connections_and_then_ends_in_order(upstream:
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert client.get(url + "/ready").status_code == 503
         assert client.get(url + "/live").status_code == 200
-        assert running.wait(20) == 0
-        assert 1.5 < time.monotonic() - began < 10
+        assert running.wait(60) == 0
+        assert time.monotonic() - began > 4.5
 
 
 def test_clients_that_keep_connections_see_no_failure_when_it_ends(upstream: HttpEnd, tmp_path: Path) -> None:

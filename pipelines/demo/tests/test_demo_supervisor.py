@@ -92,10 +92,11 @@ def test_an_error_in_the_block_ends_all_services(tmp_path: Path) -> None:
 
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pipelines.demo.tests.test_demo_supervisor import pid, web_server
 from pipelines.demo.services import Supervisor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is inherited as ignored where the tests run in a shell's background
 with Supervisor(Path(sys.argv[1]), {}) as supervisor:
     for name in ("one", "two"):
         supervisor.start(web_server(name))
