@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from components.contracts.artifacts import DataVersion, TableVersion
 from components.contracts.durations import format_moment
@@ -32,6 +32,7 @@ from components.data_engineering.lake import (
     table_uri,
     table_version,
 )
+from components.data_engineering.table_files import newest
 
 ReadPeriod = Callable[[str, str, datetime, datetime], pd.DataFrame]
 _APPLICATION = "crispline.ingest"
@@ -98,7 +99,10 @@ def _append(usecase: LoadedUseCase, lake_uri: str, table: str, group: str, start
     name = f"{table}.{group}"
     uri = table_uri(lake_uri, usecase.name, table, group)
     schema = arrow_schema(usecase.config, table, group)
-    delta = DeltaTable(uri) if DeltaTable.is_deltatable(uri) else DeltaTable.create(uri, schema, mode="ignore", name=name, configuration=_CONFIGURATION)
+    try:
+        delta = newest(uri)
+    except TableNotFoundError:
+        delta = DeltaTable.create(uri, schema, mode="ignore", name=name, configuration=_CONFIGURATION)
     state = table_state(delta)
     if state is not None and state.until > end:
         raise CrisplineError(f"{name} holds rows until {format_moment(state.until)}: an ingest of that period was interrupted; repeat it before any other")

@@ -55,11 +55,25 @@ class _Contents:
     schema: pa.Schema
 
 
+def newest(uri: str) -> DeltaTable:
+    """The table as it is now. It is kept open, so only the commits since the last call are read; raises TableNotFoundError where there is none."""
+    table = _open(uri)
+    table.update_incremental()
+    return table
+
+
+@lru_cache(maxsize=64)
+def _open(uri: str) -> DeltaTable:
+    return DeltaTable(uri)
+
+
 @lru_cache(maxsize=64)
 def _contents(uri: str, version: int) -> _Contents:
-    """Opening a version costs more than reading a day from it."""
-    delta = DeltaTable(uri, version=version)
-    return _Contents(pa.table(delta.get_add_actions(flatten=True)), pa.schema(delta.schema().to_arrow()))
+    """Opening a version that is not the newest costs more than reading a day from it."""
+    table = newest(uri)
+    if table.version() != version:
+        table = DeltaTable(uri, version=version)
+    return _Contents(pa.table(table.get_add_actions(flatten=True)), pa.schema(table.schema().to_arrow()))
 
 
 @lru_cache(maxsize=SMALL_FILES)

@@ -52,7 +52,7 @@ from pipelines.demo.settling import sidecar_is_settled, trigger_is_idle, wait_un
 from pipelines.runners.environments import ROOT, interpreter
 from pipelines.runners.run_host import owned_host
 from pipelines.runners.runs import LocalRuns, RunDetails, local_runs
-from pipelines.runners.step_process import die_with_parent
+from pipelines.runners.step_process import die_with_parent, yield_to_others
 
 ENVIRONMENT = "dev"
 
@@ -183,7 +183,7 @@ class Loop:
         command += [text for name, moment in moments.items() for text in (name, format_moment(moment))]
         with (self.state / "logs" / "policies.log").open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True, preexec_fn=die_with_parent
+                command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True, preexec_fn=_in_the_background
             )
         try:
             yield process
@@ -319,3 +319,8 @@ class Loop:
             return None
         retrained = sum(record.outcome == "retrain" for record in RecordStore(self.platform.records_uri).list("retrain_decision"))
         return compare(pd.read_parquet(computed), predictions, retrained, config.retraining.metric, config.retraining.threshold)
+
+
+def _in_the_background() -> None:
+    yield_to_others()  # the loop never waits for it before its end
+    die_with_parent()

@@ -6,11 +6,12 @@ Everything on it is read from the records, the prediction log and the label tabl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from components.contracts.records import Record, RecordStore
 from components.contracts.report_page import Badge, Details, Facts, Figure, Link, Section, Table, Text, Tone, Verdict, page
 from components.contracts.runs import Run
 from components.contracts.storage import write_atomically
-from components.contracts.usecase import QUALITY_CHECKS, Quality
+from components.contracts.usecase import QUALITY_CHECKS, Metric, Quality
 from pipelines.demo import figures
 from pipelines.demo.drift_history import DriftHistory
 from pipelines.demo.figures import Happening
@@ -37,6 +38,15 @@ HTML_ARTIFACTS = ("report", "model_card")
 _TONES: dict[str, Tone] = {
     "passed": "good", "go": "good", "promoted": "good", "paid": "good", "retrain": "info", "failed": "bad", "no_go": "bad", "page": "bad", "did_not_pay": "bad",
 }  # fmt: skip
+
+_MIDNIGHT = re.compile(r"(\d{4}-\d\d-\d\d)T00:00:00Z")
+_TERMS = re.compile(rf"\b(?:{'|'.join((*get_args(Metric), *get_args(Alert.model_fields['kind'].annotation)))})\b")
+
+
+def in_words(reason: str) -> str:
+    """A record's reason as a person writes it: days without their midnight, terms without underscores."""
+    days = _MIDNIGHT.sub(lambda found: f"{date.fromisoformat(found[1]):%-d %b}", reason)
+    return _TERMS.sub(lambda found: found[0].replace("_", " "), days)
 
 
 @dataclass(frozen=True)
@@ -218,7 +228,7 @@ class _Story:
             [
                 f"{record.event_time:%d %b}",
                 Badge(_TONES.get(record.outcome, "info"), record.outcome.replace("_", " ")),
-                record.reason,
+                in_words(record.reason),
                 self._link("retrain_decision", record),
             ]
             for record in self.records["retrain_decision"]
@@ -231,7 +241,7 @@ class _Story:
             blocks.append(Table(["when", "decision", "why", ""], notable))
         blocks.append(Details(f"All {len(rows)} decisions", [Table(["when", "decision", "why", ""], rows)]))
         alerts = [
-            [f"{record.event_time:%d %b}", _alert_kind(record).replace("_", " "), record.reason, self._link("alert", record)]
+            [f"{record.event_time:%d %b}", _alert_kind(record).replace("_", " "), in_words(record.reason), self._link("alert", record)]
             for record in self.records["alert"]
         ]
         blocks.append(Details(f"All {len(alerts)} alerts", [Table(["window's end", "kind", "what moved", ""], alerts)]))
@@ -252,7 +262,7 @@ class _Story:
                 ]
             )
         refused = [
-            [f"{record.event_time:%d %b}", Badge("bad", "refused"), record.reason, self._link("gates", record)]
+            [f"{record.event_time:%d %b}", Badge("bad", "refused"), in_words(record.reason), self._link("gates", record)]
             for record in self.records["gates"]
             if record.outcome == "failed"
         ]
@@ -307,7 +317,7 @@ class _Story:
                         risk.risk,
                         QUALITY_CHECKS[risk.check],
                         result,
-                        evidence.reason if evidence else "",
+                        in_words(evidence.reason) if evidence else "",
                         self._link("check", evidence) if evidence else "",
                     ]
                 )

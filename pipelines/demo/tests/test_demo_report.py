@@ -15,7 +15,7 @@ from components.contracts.records import Lineage, Record, RecordStore, record_id
 from pipelines.demo.consumer import Account, account_record
 from pipelines.demo.drift_history import DriftHistory
 from pipelines.demo.policies import PolicyComparison, compare
-from pipelines.demo.report import LoopFacts, write_report
+from pipelines.demo.report import LoopFacts, in_words, write_report
 from pipelines.runners.runs import RunStore
 
 pytestmark = pytest.mark.pipeline
@@ -87,10 +87,10 @@ def test_estimates_alone_are_no_verdict(store: RecordStore, report: Callable[...
 def test_a_refused_model_is_listed_with_the_gates_reason(store: RecordStore, report: Callable[..., str]) -> None:
     assert "Models that the gates refused" not in report()
     store.append(record("gates", "passed", "all gates hold", 1))
-    store.append(record("gates", "failed", "no_origin_collapses: roc_auc in origin=LGA is 0.51, below 0.55", 2))
+    store.append(record("gates", "failed", "no_origin_collapses: roc auc in origin=LGA is 0.51, below 0.55", 2))
     page = report()
     assert "Models that the gates refused" in page
-    assert "no_origin_collapses: roc_auc in origin=LGA is 0.51, below 0.55" in page
+    assert "no_origin_collapses: roc auc in origin=LGA is 0.51, below 0.55" in page
     assert "of 2 models that came to the gates, 1 passed and 1 did not" in page
 
 
@@ -102,6 +102,11 @@ def test_every_decision_is_there_also_a_no(store: RecordStore, report: Callable[
     assert "decided 2 times and started 1 retraining;" in page
     link = f"records/retrain_decision/{record('retrain_decision', 'retrain', 'the whole interval lies below', 2).id}.json"
     assert f'href="{link}"' in page and (Path(store.root.path) / link.removeprefix("records/")).exists()
+
+
+def test_a_reason_is_shown_as_a_person_writes_it() -> None:
+    reason = "segment_mix_drift in scheduled_minutes for 2013-04-04T00:00:00Z to 2013-04-11T06:00:00Z; roc_auc 0.61"
+    assert in_words(reason) == "segment mix drift in scheduled_minutes for 4 Apr to 2013-04-11T06:00:00Z; roc auc 0.61"
 
 
 def test_alerts_are_listed_by_kind(store: RecordStore, report: Callable[..., str]) -> None:
