@@ -209,7 +209,6 @@ class Model(Section):
     search_space: dict[str, SearchRange]
     fixed: dict[str, float | int | str] = Field(default_factory=dict)
     budget_trials: int = Field(ge=1)
-    tuning_rows: int | None = Field(default=None, ge=1000, description="training rows that a trial sees at most, evenly spread; training itself sees all")
     early_stopping_rounds: int = Field(ge=1)
     maximum_rounds: int = Field(ge=1)
     seed: int

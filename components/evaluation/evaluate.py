@@ -22,7 +22,7 @@ from components.evaluation.cost import costs_of, decisions
 from components.evaluation.curves import precision_recall, reliability, roc
 from components.evaluation.explain import explain
 from components.evaluation.feed_freshness import measure_freshness
-from components.evaluation.label_shuffle import ROWS, booster_learner, measure_label_shuffle
+from components.evaluation.label_shuffle import booster_learner, measure_label_shuffle
 from components.evaluation.latency import measure_latency, size_in_megabytes
 from components.evaluation.leakage import measure_leakage
 from components.evaluation.metrics import Costs, Scored, measure, require_both_classes
@@ -146,7 +146,6 @@ def _compared(
 
 
 def _shuffled(usecase: LoadedUseCase, train: pd.DataFrame, test: pd.DataFrame, label: BoolArray, bootstrap: DayBootstrap) -> ShuffledLabels | None:
-    train = train.iloc[np.linspace(0, len(train) - 1, min(len(train), ROWS)).astype(np.int64)]
     learn = booster_learner(usecase, train, test)
     return measure_label_shuffle(learn, train[LABEL].to_numpy(dtype=np.float64), label, bootstrap, usecase.config.model.seed)
 

@@ -21,7 +21,6 @@ from components.evaluation.metrics import Scored, roc_auc
 # Each model of noise ranks a test period by chance somewhat above or below a coin; the mean of several is closer to it.
 SHUFFLES = 8
 ROUNDS = 30
-ROWS = 30_000  # a label that comes in by another door does so for any rows; more of them take longer and tell no more
 
 Learner = Callable[[npt.NDArray[np.float64]], FloatArray]
 

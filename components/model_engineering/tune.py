@@ -74,7 +74,7 @@ class Tuned(BaseModel):
 def study_key(model: Model, manifest: DatasetManifest) -> str:
     """Derived from everything that a trial's value depends on, apart from the number of trials."""
     settings = model.model_dump(
-        mode="json", include={"search_space", "fixed", "early_stopping_rounds", "maximum_rounds", "seed", "validation_share", "outage_share", "tuning_rows"}
+        mode="json", include={"search_space", "fixed", "early_stopping_rounds", "maximum_rounds", "seed", "validation_share", "outage_share"}
     )
     return record_id(manifest.content_hash, manifest.feature_set, json.dumps(settings, sort_keys=True), OBJECTIVE, xgb.__version__)
 
@@ -88,7 +88,7 @@ def tune(usecase: LoadedUseCase, data: FitData, manifest: DatasetManifest, trial
         raise ValueError(f"{trials} trials are no search; model.budget_trials must be 1 or more")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     model = usecase.config.model
-    key, seen = study_key(model, manifest), _at_most(model.tuning_rows, data)
+    key = study_key(model, manifest)
     saved = journals / f"{key}.log"
     with tempfile.TemporaryDirectory(prefix="crispline-tune-") as folder:
         working = Path(folder) / "journal.log"
@@ -101,18 +101,9 @@ def tune(usecase: LoadedUseCase, data: FitData, manifest: DatasetManifest, trial
             study.pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=int(WARM_UP / REPORT_EVERY))
             if done == 0:
                 study.enqueue_trial(_defaults(model), skip_if_exists=True)
-            study.optimize(lambda trial: _objective(trial, model, seen), n_trials=1)
+            study.optimize(lambda trial: _objective(trial, model, data), n_trials=1)
             write_atomically(saved, working.read_bytes())
         return _result(study, key, manifest, model, trials)
-
-
-def _at_most(rows: int | None, data: FitData) -> FitData:
-    """At most so many training rows, evenly spread over their order: by entity, so over all of their time. The stopping rows stay."""
-    if rows is None or len(data.train) <= rows:
-        return data
-    chosen = np.zeros(len(data.train), dtype=bool)
-    chosen[np.linspace(0, len(data.train) - 1, rows).astype(np.int64)] = True
-    return FitData(data.encoding, data.train.where(chosen), data.stopping)
 
 
 def _objective(trial: optuna.Trial, model: Model, data: FitData) -> float:

@@ -14,7 +14,7 @@ from components.model_engineering import tune as tuning
 from components.model_engineering.boosting import FitData
 from components.model_engineering.tests.flight_rows import flight_rows, manifest_of
 from components.model_engineering.train import prepare
-from components.model_engineering.tune import _at_most, study_key, tune
+from components.model_engineering.tune import study_key, tune
 
 pytestmark = pytest.mark.pipeline
 
@@ -95,20 +95,6 @@ def test_other_data_or_another_search_space_is_another_study(flights, case) -> N
     }
     assert len(keys) == 4
     assert study_key(model.model_copy(update={"budget_trials": 99}), manifest) in keys, "a larger budget goes on with the same study"
-
-
-def test_a_trial_sees_no_more_rows_than_declared_and_of_all_of_their_time(flights, case, tmp_path) -> None:
-    data, manifest = case
-    few = len(data.train) // 4
-    model = flights.config.model.model_copy(update={"tuning_rows": few})
-    loaded = LoadedUseCase(flights.folder, flights.config.model_copy(update={"model": model}), flights.features)
-    seen = _at_most(few, data)
-    assert len(seen.train) == few and len(seen.stopping) == len(data.stopping)
-    days, all_days = (set(rows.frame["prediction_moment"].dt.date) for rows in (seen.train, data.train))
-    assert len(days) > 0.9 * len(all_days)
-    assert _at_most(len(data.train), data) is data and _at_most(None, data) is data
-    assert tune(loaded, data, manifest, 2, tmp_path / "few").trials[0].value != tune(flights, data, manifest, 2, tmp_path / "all").trials[0].value
-    assert study_key(model, manifest) != study_key(flights.config.model, manifest)
 
 
 def test_a_hopeless_trial_is_pruned_before_it_runs_out_of_rounds(flights, case, tmp_path) -> None:
