@@ -62,10 +62,10 @@ def measure(served: ServedModel, seconds: float, rounds: int, clients: int) -> l
             (pod,) = served.kube.ready(served.namespace, PREDICTORS, 1)
             ready = next(each for each in pod.status.conditions if each.type == "Ready").last_transition_time
             starts[sidecar].append((ready - pod.metadata.creation_timestamp).total_seconds())
-            with served.load(3, clients=clients, prefix=f"warm-{number}-{sidecar}") as load:
+            with served.load(seconds=3, clients=clients, prefix=f"warm-{number}-{sidecar}") as load:
                 load.result()
-            with served.load(seconds, clients=clients, prefix=f"round-{number}-{sidecar}") as load:
-                found[sidecar].append(load.result(seconds + 60))
+            with served.load(seconds=seconds, clients=clients, prefix=f"round-{number}-{sidecar}") as load:
+                found[sidecar].append(load.result())
     lines = [
         f"Deployment mode, {NAME}, one replica, {clients} clients with kept-alive connections, {rounds} rounds of {seconds:g} s, {os.cpu_count()} cores; medians.",
         "",
