@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 CODE, HOLD = Path("/code"), Path("/tmp")
 PORT = 8888
 
@@ -36,17 +38,18 @@ def serve() -> None:
             time.sleep(0.02)
 
     with RecordingKfp(PORT, host="0.0.0.0") as kfp:
-        kfp.add_version("flights-dev-retraining", (CODE / "retraining.yaml").read_text())
+        compiled = (CODE / "pipeline.yaml").read_text()
+        kfp.add_version(next(yaml.safe_load_all(compiled))["pipelineInfo"]["name"], compiled)
         kfp.on_request = on_request
         print(json.dumps({"time": time.time(), "point": "serving"}), flush=True)
         threading.Event().wait()
 
 
-def objects(image: str, retraining: str, pod_security: dict[str, Any], container_security: dict[str, Any]) -> list[dict[str, Any]]:
-    """ConfigMap, Pod and the Service `ml-pipeline`, as Kubeflow Pipelines names it. `retraining`: the compiled pipeline."""
+def objects(image: str, compiled: str, pod_security: dict[str, Any], container_security: dict[str, Any]) -> list[dict[str, Any]]:
+    """ConfigMap, Pod and the Service `ml-pipeline`, as Kubeflow Pipelines names it. `compiled`: the pipeline that it knows."""
     server = Path(__file__).resolve().parents[1] / "kfp_recording_server.py"
     labels = {"app": "ml-pipeline"}
-    files = {"kfp_recording_server.py": server.read_text(), "recording_kfp_pod.py": Path(__file__).read_text(), "retraining.yaml": retraining}
+    files = {"kfp_recording_server.py": server.read_text(), "recording_kfp_pod.py": Path(__file__).read_text(), "pipeline.yaml": compiled}
     container = {
         "name": "kfp",
         "image": image,

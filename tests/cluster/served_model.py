@@ -25,6 +25,7 @@ from components.model_server.request_probes import probes
 from pipelines.images import IMAGE_LOAD_VARIABLE
 from pipelines.runners.environments import ROOT
 from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Object, building
+from tests.cluster.conftest import Images
 
 USECASE, NAME = "flights", "flights-model"
 DATA = "/var/lib/crispline"
@@ -32,18 +33,26 @@ CHART = str(ROOT / "charts" / "model-server")
 PREDICTORS = "app.kubernetes.io/component=predictor"
 SPLITTERS = "app.kubernetes.io/component=splitter"
 HERE = Path(__file__).resolve().parent
-HAPROXY_IMAGE = "localhost:5000/crispline-test-haproxy:bookworm"
+HAPROXY_IMAGE, REDIS_IMAGE = "localhost:5000/crispline-test-haproxy:bookworm", "localhost:5000/crispline-tests/redis:bookworm"
 Helm = Callable[..., str]
 
 
-def build_haproxy_image() -> str:
-    """Debian's HAProxy, made known to the cluster by the command of CRISPLINE_IMAGE_LOAD; its reference."""
-    folder = HERE / "haproxy"
-    command = os.environ[IMAGE_LOAD_VARIABLE].format(context=folder, dockerfile=folder / "Dockerfile", arguments="", image=HAPROXY_IMAGE)
+def build_debian_image(name: str, image: str) -> str:
+    """A program of Debian's (haproxy, redis), made known to the cluster as `image` by the command of CRISPLINE_IMAGE_LOAD; that reference."""
+    folder = HERE / name
+    command = os.environ[IMAGE_LOAD_VARIABLE].format(context=folder, dockerfile=folder / "Dockerfile", arguments="", image=image)
     with building():
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return HAPROXY_IMAGE
+    return image
+
+
+def build_haproxy_image() -> str:
+    return build_debian_image("haproxy", HAPROXY_IMAGE)
+
+
+def build_redis_image() -> str:
+    return build_debian_image("redis", REDIS_IMAGE)
 
 
 @dataclass
@@ -201,6 +210,16 @@ def put_on_volume(served: ServedModel, folder: Path) -> None:
         f"[os.makedirs({DATA!r} + '/' + name, 0o777, exist_ok=True) for name in ('prediction_log', 'records', 'labels')]"
     )
     served.python("reader", unpack)
+
+
+def with_releases(kube: Cluster, helm: Helm, images: Images, namespace: str, folder: Path) -> ServedModel:
+    """What a namespace needs before the chart is installed there: two releases on a volume, and the platform's ConfigMap."""
+    releases, contract = make_releases(folder)
+    known = {name: images[name] for name in ("serving", "monitoring")}
+    found = ServedModel(kube, helm, namespace, known, releases, contract, values_of_test(known))
+    put_on_volume(found, folder)
+    kube.apply(platform_of_files(), namespace=namespace)
+    return found
 
 
 def make_releases(folder: Path) -> tuple[list[str], ServingContract]:

@@ -6,9 +6,6 @@ requests against KFP's own client models and runs no pipeline.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,18 +27,17 @@ from components.data_engineering.entities import read_entities
 from components.data_engineering.feature_tables import join_key_columns, tick_key, tick_numbers
 from components.data_engineering.lake import current_version
 from components.data_engineering.offline_features import request_features
-from pipelines.images import IMAGE_LOAD_VARIABLE
 from pipelines.kubernetes_settings import KubernetesSettings
 from pipelines.on_kubeflow import compile_for_kubeflow
 from pipelines.runners.kubeflow_runs import KubeflowRuns
 from tests.cluster import recording_kfp_pod
-from tests.cluster.access import CONTAINER_SECURITY, PATIENCE, POD_SECURITY, Cluster, Ended, Object, building
+from tests.cluster.access import CONTAINER_SECURITY, PATIENCE, POD_SECURITY, Cluster, Ended, Object
 from tests.cluster.object_store import Bucket, bucket_of
+from tests.cluster.served_model import build_redis_image
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "platform"
-REDIS_IMAGE = "localhost:5000/crispline-tests/redis:bookworm"
 USER, PASSWORD = "operator", "long enough for mlflow"
 # The first schedules of 2013 became known two weeks before.
 FIRST, LAST = datetime(2012, 12, 18, tzinfo=UTC), datetime(2013, 1, 5, tzinfo=UTC)
@@ -96,12 +92,7 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def redis_image(images: Any) -> str:
-    folder = Path(__file__).parent / "redis"
-    command = os.environ[IMAGE_LOAD_VARIABLE].format(context=folder, dockerfile=folder / "Dockerfile", arguments="", image=REDIS_IMAGE)
-    with building():
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return REDIS_IMAGE
+    return build_redis_image()
 
 
 def image_values(reference: str) -> dict[str, str]:
@@ -176,11 +167,9 @@ def _secret(name: str, **data: str) -> Object:
 
 
 def _recording_kfp(image: str) -> list[Object]:
-    """The recording server with the data pipeline in the place of the retraining pipeline."""
+    """The recording server with the data pipeline."""
     compiled = compile_for_kubeflow("data", "flights-dev-data", KubernetesSettings(), {})
-    objects = recording_kfp_pod.objects(image, compiled, POD_SECURITY, CONTAINER_SECURITY)
-    found: list[Object] = json.loads(json.dumps(objects).replace("flights-dev-retraining", "flights-dev-data"))
-    return found
+    return recording_kfp_pod.objects(image, compiled, POD_SECURITY, CONTAINER_SECURITY)
 
 
 def test_everything_is_ready_under_restricted(installed: Installation) -> None:

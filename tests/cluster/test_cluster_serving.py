@@ -26,10 +26,7 @@ from tests.cluster.served_model import (
     USECASE,
     ServedModel,
     build_haproxy_image,
-    make_releases,
-    platform_of_files,
-    put_on_volume,
-    values_of_test,
+    with_releases,
 )  # fmt: skip
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
@@ -39,13 +36,7 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
 def served(
     kube: Cluster, helm: Callable[..., str], images: Images, namespace: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedModel]:
-    folder = tmp_path_factory.mktemp("releases")
-    releases, contract = make_releases(folder)
-    known = {name: images[name] for name in ("serving", "monitoring")}
-    found = ServedModel(kube, helm, namespace("serving"), known, releases, contract, values_of_test(known))
-    put_on_volume(found, folder)
-    kube.apply(platform_of_files(), namespace=found.namespace)
-    yield found
+    yield with_releases(kube, helm, images, namespace("serving"), tmp_path_factory.mktemp("releases"))
 
 
 @pytest.fixture(scope="module")
