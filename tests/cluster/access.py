@@ -175,14 +175,20 @@ class Cluster:
         user: int = ARBITRARY_USER,
         memory: str = "2Gi",
         seconds: float = PATIENCE,
+        labels: Mapping[str, str] | None = None,
     ) -> Ended:
-        """Run a restricted pod with a read-only root to its end, once. `volumes`: a volume's source by the path where it is mounted; /tmp is one."""
+        """Run a restricted pod with a read-only root, labelled `job: <name>`, to its end, once. `volumes`: a volume's source by the path where it is
+        mounted; /tmp is one."""
         pod = {**pod_spec(image, args, command, env, volumes, user, memory), "restartPolicy": "Never"}
         job = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": name},
-            "spec": {"backoffLimit": 0, "activeDeadlineSeconds": int(seconds), "template": {"metadata": {"labels": {"job": name}}, "spec": pod}},
+            "spec": {
+                "backoffLimit": 0,
+                "activeDeadlineSeconds": int(seconds),
+                "template": {"metadata": {"labels": {"job": name, **(labels or {})}}, "spec": pod},
+            },
         }
         self.apply(job, namespace=namespace)
 
