@@ -1,6 +1,6 @@
 """Each test file runs in the environment that it names: `pytestmark = pytest.mark.<environment>`; without a mark, in the root environment.
 
-Tests that need the example are left out where it was removed (`crispline init --remove-example`). Tests marked `cluster` or `cluster_long` need a Kubernetes; they run only when the option -m speaks of them (`make test-cluster`).
+Tests that need the example are left out where it was removed (`crispline init --remove-example`). Tests marked `cluster`, `cluster_long` or `cluster_alone` need a Kubernetes; they run only when the option -m speaks of them (`make test-cluster`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with contextlib.suppress(ModuleNotFoundError):
 
 _MARK = re.compile(r"^pytestmark\s*=.*pytest\.mark\.(pipeline|serving|monitoring)\b", re.MULTILINE)
 _outcomes: dict[str, kept_results.Outcome] = {}
-_CLUSTER = ("cluster", "cluster_long")
+_CLUSTER = ("cluster", "cluster_long", "cluster_alone")
 _EXAMPLE = Path(__file__).resolve().parent / "usecases" / "flights"
 
 

@@ -1,8 +1,9 @@
-"""What all tests of the cluster share. Three variables say what there is; without one of them a test skips and says what would make it run.
+"""What all tests of the cluster share. Four variables say what there is; without one of them a test skips and says what would make it run.
 
-KUBECONFIG              names a Kubernetes where the tests may create and delete namespaces and cluster-wide objects
-CRISPLINE_IMAGE_LOAD    command that builds an image and makes it known to that cluster, with {context} {dockerfile} {arguments} {image}
-CRISPLINE_SCHEMAS       schema locations of kubeconform, separated by spaces
+KUBECONFIG                          names a Kubernetes where the tests may create and delete namespaces and cluster-wide objects
+CRISPLINE_IMAGE_LOAD                command that builds an image and makes it known to that cluster, with {context} {dockerfile} {arguments} {image}
+CRISPLINE_SCHEMAS                   schema locations of kubeconform, separated by spaces
+CRISPLINE_RESTART_NODE_COMPONENT    command that kills {component} (kubelet, kube-apiserver) of the node, which then starts again
 """
 
 from __future__ import annotations
