@@ -10,10 +10,9 @@ import pyarrow as pa
 from components.contracts.artifacts import DataVersion
 from components.contracts.features import FeatureSet
 from components.contracts.loading import LoadedUseCase
-from components.data_engineering.lake import KNOWN_AT, read_table
+from components.data_engineering.lake import KNOWN_AT, TIMESTAMP, read_table
 
 ENTITY, PREDICTION_MOMENT, EVENT_TIME = "entity", "prediction_moment", "event_time"
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 def read_entities(
@@ -37,8 +36,8 @@ def read_entities(
         if column not in always:
             by_group.setdefault(table.columns[column].known_at, []).append(column)
     period = [
-        (table.event_time, ">=", pa.scalar(start + prediction.lead, _TIMESTAMP)),
-        (table.event_time, "<", pa.scalar(end + prediction.lead, _TIMESTAMP)),
+        (table.event_time, ">=", pa.scalar(start + prediction.lead, TIMESTAMP)),
+        (table.event_time, "<", pa.scalar(end + prediction.lead, TIMESTAMP)),
     ]
     rows: pd.DataFrame | None = None
     for group, columns in by_group.items():

@@ -12,11 +12,10 @@ from components.contracts.artifacts import DataVersion
 from components.contracts.errors import InvalidData
 from components.contracts.features import FeatureView
 from components.contracts.loading import LoadedUseCase
-from components.data_engineering.feature_tables import KNOWN_AT, lookback
-from components.data_engineering.lake import read_table
+from components.data_engineering.feature_tables import lookback
+from components.data_engineering.lake import KNOWN_AT, TIMESTAMP, read_table
 
 _OTHER_KNOWN_AT = "_known_at"
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 def read_events(
@@ -38,7 +37,7 @@ def read_events(
         if group != view.group and column not in always:
             other.setdefault(group, []).append(column)
     own = [column for column in wanted if not any(column in columns for columns in other.values())]
-    period = [(KNOWN_AT, ">=", pa.scalar(known_from, _TIMESTAMP)), (KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP))]
+    period = [(KNOWN_AT, ">=", pa.scalar(known_from, TIMESTAMP)), (KNOWN_AT, "<", pa.scalar(known_before, TIMESTAMP))]
     rows = read_table(lake_uri, data_version, view.table, view.group, [*table.key, table.event_time, *own], period)
     for group, columns in other.items():
         rows = _joined(lake_uri, data_version, view.table, group, table.key, table.event_time, columns, rows, known_before)
@@ -58,7 +57,7 @@ def _joined(
     known_before: datetime,
 ) -> pa.Table:
     """`rows` with `columns` of another group, joined by the key in Arrow: pandas would number every distinct key first."""
-    before = pa.scalar(known_before, _TIMESTAMP)
+    before = pa.scalar(known_before, TIMESTAMP)
     period = pc.min_max(rows[event_time]) if rows.num_rows else {"min": before, "max": before}
     filters = [(event_time, ">=", period["min"]), (event_time, "<=", period["max"]), (KNOWN_AT, "<", before)]
     part = read_table(lake_uri, data_version, table, group, [*key, *columns], filters).rename_columns({KNOWN_AT: _OTHER_KNOWN_AT})

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from components.contracts.features import Aggregate, FeatureView, Latest
+from components.data_engineering.lake import KNOWN_AT
 
-KNOWN_AT: Final = "known_at"
 EVENT_TIMESTAMP: Final = "event_timestamp"
 STAMP: Final = "datetime64[us, UTC]"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -32,7 +32,6 @@ from components.data_engineering.lake import (
     table_uri,
     table_version,
 )
-from components.data_engineering.table_files import newest
 
 ReadPeriod = Callable[[str, str, datetime, datetime], pd.DataFrame]
 _APPLICATION = "crispline.ingest"
@@ -100,7 +99,7 @@ def _append(usecase: LoadedUseCase, lake_uri: str, table: str, group: str, start
     uri = table_uri(lake_uri, usecase.name, table, group)
     schema = arrow_schema(usecase.config, table, group)
     try:
-        delta = newest(uri)
+        delta = DeltaTable(uri)
     except TableNotFoundError:
         delta = DeltaTable.create(uri, schema, mode="ignore", name=name, configuration=_CONFIGURATION)
     state = table_state(delta)

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 KNOWN_AT = "known_at"
 STATE_KEY = "crispline.state"
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
+TIMESTAMP = pa.timestamp("us", tz="UTC")
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "integer": pa.int64(),
     "float": pa.float64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
     "string": pa.string(),
-    "timestamp": _TIMESTAMP,
+    "timestamp": TIMESTAMP,
 }
 
 
@@ -80,7 +80,7 @@ def group_columns(config: UseCase, table: str, group: str) -> dict[str, Column]:
 def arrow_schema(config: UseCase, table: str, group: str) -> pa.Schema:
     """The stored types; `known_at` is last."""
     fields = [pa.field(name, _ARROW_TYPES[column.type]) for name, column in group_columns(config, table, group).items()]
-    return pa.schema([*fields, pa.field(KNOWN_AT, _TIMESTAMP)])
+    return pa.schema([*fields, pa.field(KNOWN_AT, TIMESTAMP)])
 
 
 def table_uri(lake_uri: str, usecase: str, table: str, group: str) -> str:
@@ -145,9 +145,9 @@ def read_group(
     """
     filters: list[Filter] = []
     if known_from is not None:
-        filters.append((KNOWN_AT, ">=", pa.scalar(known_from, _TIMESTAMP)))
+        filters.append((KNOWN_AT, ">=", pa.scalar(known_from, TIMESTAMP)))
     if known_before is not None:
-        filters.append((KNOWN_AT, "<", pa.scalar(known_before, _TIMESTAMP)))
+        filters.append((KNOWN_AT, "<", pa.scalar(known_before, TIMESTAMP)))
     content = read_table(lake_uri, data_version, table, group, columns, filters)
     keys = [(name, "ascending") for name in content.column_names if name != KNOWN_AT]
     rows: pd.DataFrame = content.sort_by([(KNOWN_AT, "ascending"), *keys[:1]]).to_pandas()
@@ -158,8 +158,8 @@ def verify_version(lake_uri: str, data_version: DataVersion) -> None:
     """Read all rows of a recorded version again. Raises IntegrityError when count or content hash differ from the record."""
     for name, recorded in data_version.tables.items():
         table, group = name.split(".")
-        uri, version = _recorded(lake_uri, data_version, table, group)
-        content = DeltaTable(uri, version=version).to_pyarrow_table(filesystem=arrow_filesystem(uri))  # from the files, whatever was read before
+        uri = table_uri(lake_uri, data_version.usecase, table, group)
+        content = DeltaTable(uri, version=recorded.version).to_pyarrow_table(filesystem=arrow_filesystem(uri))  # from the files, whatever was read before
         found = ContentHash.of(content).hexdigest
         if content.num_rows != recorded.rows or found != recorded.content_hash:
             raise IntegrityError(
@@ -197,15 +197,11 @@ def read_table(lake_uri: str, data_version: DataVersion, table: str, group: str,
 
     Raises CrisplineError when the version has no such group.
     """
-    uri, version = _recorded(lake_uri, data_version, table, group)
-    return read_files(uri, version, None if columns is None else [*columns, KNOWN_AT], filters)
-
-
-def _recorded(lake_uri: str, data_version: DataVersion, table: str, group: str) -> tuple[str, int]:
     name = f"{table}.{group}"
     if name not in data_version.tables:
         raise CrisplineError(f"data version {data_version.id} has no table {name}; it has {', '.join(data_version.tables)}")
-    return table_uri(lake_uri, data_version.usecase, table, group), data_version.tables[name].version
+    uri = table_uri(lake_uri, data_version.usecase, table, group)
+    return read_files(uri, data_version.tables[name], None if columns is None else [*columns, KNOWN_AT], filters)
 
 
 def _ledger(lake_uri: str | UPath, usecase: str) -> list[str]:

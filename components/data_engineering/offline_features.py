@@ -27,7 +27,7 @@ from components.data_engineering.feature_events import read_events
 from components.data_engineering.feature_repository import feature_references, offline_store
 from components.data_engineering.feature_tables import EVENT_TIMESTAMP, STAMP, build_view, join_key_columns, tick_key, tick_numbers
 from components.data_engineering.labels import MISSING, close_labels, fill_with_corrections, labels_as_of
-from components.data_engineering.lake import read_group
+from components.data_engineering.lake import TIMESTAMP, read_group
 from components.data_engineering.split import embargo_holds, split_by_time
 from components.monitoring.feedback import feedback_for_training, read_feedback
 
@@ -118,7 +118,7 @@ def _snapshot_schema(usecase: LoadedUseCase, view: FeatureView) -> pa.Schema:
     features = [
         (feature.name, pa.float64() if isinstance(feature, Aggregate) or columns[feature.column].type in numeric else pa.string()) for feature in view.features
     ]
-    return pa.schema([*keys, (EVENT_TIMESTAMP, pa.timestamp("us", tz="UTC")), *features])
+    return pa.schema([*keys, (EVENT_TIMESTAMP, TIMESTAMP), *features])
 
 
 def _join(usecase: LoadedUseCase, platform: Platform, data_version: DataVersion, rows: pd.DataFrame, features: FeatureSet) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Reads rows of one version of a Delta table: only from the files whose statistics allow a hit, each small file once a process.
 
 `DeltaTable.to_pyarrow_table` prunes, too, but makes a fragment of every file first: with one file per ingested day that is most of the time of a
-read after some months. Delta names a file anew whenever it writes one, and a version never changes, so what was read of either stays true.
+read after some months. Delta names a file anew whenever it writes one, and a recorded version's digest says what is in it, so what was read of
+either stays true, also when the folder is removed and another table made in its place.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from components.contracts.artifacts import TableVersion
+
 Filter = tuple[str, str, Any]  # column, one of > >= < <=, Arrow scalar
 SMALL_FILE_BYTES, SMALL_FILES = 1 << 20, 256  # what a process keeps of a lake: some hundred megabytes at most, once decoded
 
 
-def read_files(uri: str, version: int, columns: list[str] | None, filters: list[Filter]) -> pa.Table:
+def read_files(uri: str, recorded: TableVersion, columns: list[str] | None, filters: list[Filter]) -> pa.Table:
     """Rows that pass `filters`, file by file in order of the files' names. `columns`: None is all, in the table's order."""
-    contents = _contents(uri, version)
+    contents = _contents(uri, recorded.version, recorded.content_hash)
     wanted = contents.schema.names if columns is None else list(dict.fromkeys(columns))
     needed = tuple(dict.fromkeys([*wanted, *(column for column, _, _ in filters)]))
     passing = pq.filters_to_expression(filters) if filters else None
@@ -55,24 +58,10 @@ class _Contents:
     schema: pa.Schema
 
 
-def newest(uri: str) -> DeltaTable:
-    """The table as it is now. It is kept open, so only the commits since the last call are read; raises TableNotFoundError where there is none."""
-    table = _open(uri)
-    table.update_incremental()
-    return table
-
-
 @lru_cache(maxsize=64)
-def _open(uri: str) -> DeltaTable:
-    return DeltaTable(uri)
-
-
-@lru_cache(maxsize=64)
-def _contents(uri: str, version: int) -> _Contents:
-    """Opening a version that is not the newest costs more than reading a day from it."""
-    table = newest(uri)
-    if table.version() != version:
-        table = DeltaTable(uri, version=version)
+def _contents(uri: str, version: int, _digest: str) -> _Contents:
+    """Opening a version costs more than reading a day from it."""
+    table = DeltaTable(uri, version=version)
     return _Contents(pa.table(table.get_add_actions(flatten=True)), pa.schema(table.schema().to_arrow()))
 
 

@@ -199,6 +199,7 @@ class PredictionLog:
                 frame: pd.DataFrame = connection.execute(query, dict(parameters)).df()
                 return frame
             except Exception as error:
+                _OF_THREAD.connections.clear()  # DuckDB takes no query after some errors, for good
                 if attempt == _READ_ATTEMPTS - 1 or all(path.exists() for path in files):
                     raise CrisplineError(
                         f"the prediction log {self.root} cannot be read: {error}\n    remedy: check the files of the dates asked for"
@@ -212,10 +213,11 @@ class PredictionLog:
         filesystem = None if is_local(self.root) else self.root.fs
         held = _OF_THREAD.connections
         if filesystem not in held:
-            held[filesystem] = duckdb.connect(config={"threads": "2"})
-            held[filesystem].execute("SET TimeZone = 'UTC'")
+            connection = duckdb.connect(config={"threads": "2"})
+            connection.execute("SET TimeZone = 'UTC'")
             if filesystem is not None:
-                held[filesystem].register_filesystem(filesystem)
+                connection.register_filesystem(filesystem)
+            held[filesystem] = connection
         return held[filesystem]
 
     def _day(self, usecase: str, day: date) -> UPath:

@@ -39,6 +39,7 @@ from pipelines.usecase_packages import lock
 from tests.cluster import recording_kfp_pod
 from tests.cluster.access import CONTAINER_SECURITY, POD_SECURITY, Cluster, Ended, building
 from tests.cluster.conftest import Images
+from tests.cluster.installed_trigger import TRIGGER
 from tests.cluster.served_model import PREDICTORS, values_of_test
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.cluster]
@@ -279,7 +280,6 @@ def test_the_team_needed_a_package_more_and_no_file_of_upstreams_changed(finishe
 # --- from replayed rows to a run: nothing is posted but predictions
 
 REPLAYED_TO = "2013-03-06T12:00:00Z"  # the morning that closes the window from SCORED_FROM to SCORED_TO
-TRIGGER = "crispline-retrain-trigger"
 
 
 @dataclass(frozen=True)

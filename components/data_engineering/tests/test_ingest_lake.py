@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from components.contracts.errors import CrisplineError, IntegrityError, InvalidData
 from components.contracts.loading import LoadedUseCase, load_usecase
 from components.data_engineering.content_hash import ContentHash
+from components.data_engineering.feature_events import read_events
 from components.data_engineering.ingest import ingest_period
 from components.data_engineering.lake import current_version, periods, read_group, table_uri, verify_version
 from components.data_engineering.tests.small_source import DAY, FIRST, START, SmallSource
@@ -49,6 +51,26 @@ def test_a_period_brings_exactly_the_rows_that_became_known_in_it(flights: Loade
             assert version.tables[name].rows == len(expected) == len(stored)
             pd.testing.assert_frame_equal(stored[list(expected.columns)], expected, check_dtype=False)
             assert str(stored["known_at"].dtype) == "datetime64[us, UTC]"
+
+
+def test_a_lake_made_anew_in_the_same_place_is_read_and_appended_to_as_it_is(flights: LoadedUseCase, lake: str) -> None:
+    for days in (20, 8):
+        source = SmallSource(days)
+        for end in (FIRST + 2 * DAY, FIRST + 3 * DAY):
+            version = ingest_period(flights, lake, START, end, source.read_period)
+            stored = read_group(lake, version, "flights", "schedule")
+            assert len(stored) == version.tables["flights.schedule"].rows > 0
+        verify_version(lake, version)
+        shutil.rmtree(lake)
+
+
+def test_a_view_is_not_computed_over_a_key_that_stands_twice(flights: LoadedUseCase, lake: str) -> None:
+    source = SmallSource(20)
+    source.frames["flights.schedule"] = pd.concat([source.frames["flights.schedule"]] * 2, ignore_index=True)
+    version = ingest_period(flights, lake, START, FIRST + 3 * DAY, source.read_period)
+    (departures,) = (view for view in flights.features.views if view.name == "airport_departures")
+    with pytest.raises(InvalidData, match=r"flights\.schedule holds a key \(.*flight_id.*\) twice"):
+        read_events(lake, flights, version, departures, START, FIRST + 3 * DAY)
 
 
 def test_a_repeated_period_is_the_same_version_and_reads_nothing(flights: LoadedUseCase, lake: str) -> None:
